@@ -1,0 +1,89 @@
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Deserializer};
+
+/// A moment as Kubernetes writes it: seconds since 1970-01-01T00:00:00Z (`metav1.Time` has no finer unit).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Timestamp(pub i64);
+
+impl Timestamp {
+    /// Reads RFC 3339; anything else is no time at all, because a clock is evidence here and never a reason to fail.
+    pub fn parse(text: &str) -> Option<Self> {
+        text.parse::<jiff::Timestamp>().ok().map(|time| Self(time.as_second()))
+    }
+}
+
+impl<'de> Deserialize<'de> for Timestamp {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        Self::parse(&text)
+            .ok_or_else(|| serde::de::Error::custom(format!("{text:?} is no RFC 3339 time")))
+    }
+}
+
+/// The parts of `metav1.ObjectMeta` that a verdict reads.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Metadata {
+    /// `metadata.name`.
+    #[serde(deserialize_with = "null_as_default")]
+    pub name: String,
+    /// `metadata.namespace`; empty where the object has none yet.
+    #[serde(deserialize_with = "null_as_default")]
+    pub namespace: String,
+    /// `metadata.labels`.
+    #[serde(deserialize_with = "null_as_default")]
+    pub labels: BTreeMap<String, String>,
+    /// `metadata.creationTimestamp`.
+    #[serde(deserialize_with = "lenient_time")]
+    pub creation_timestamp: Option<Timestamp>,
+    /// Set as soon as the object is being deleted and only finalizers keep it.
+    #[serde(deserialize_with = "lenient_time")]
+    pub deletion_timestamp: Option<Timestamp>,
+    /// Who wrote which fields, and when.
+    #[serde(deserialize_with = "null_as_default")]
+    managed_fields: Vec<ManagedFields>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+struct ManagedFields {
+    #[serde(deserialize_with = "lenient_time")]
+    time: Option<Timestamp>,
+    #[serde(deserialize_with = "null_as_default")]
+    subresource: String,
+    fields_v1: OwnedFields,
+}
+
+/// Whether a manager owns anything below `spec`; what exactly it owns is skipped while parsing.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+struct OwnedFields {
+    #[serde(rename = "f:spec")]
+    spec: Option<serde::de::IgnoredAny>,
+}
+
+impl Metadata {
+    /// When `spec` was last written, by the youngest `managedFields` entry that owns a part of it.
+    pub fn spec_written(&self) -> Option<Timestamp> {
+        let writes = self
+            .managed_fields
+            .iter()
+            .filter(|by| by.subresource.is_empty() && by.fields_v1.spec.is_some());
+        writes.filter_map(|by| by.time).max()
+    }
+}
+
+/// Reads `null` like an absent field: Go writes nil maps and slices that way.
+pub(crate) fn null_as_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de> + Default,
+{
+    Ok(Option::<T>::deserialize(deserializer)?.unwrap_or_default())
+}
+
+/// An unreadable time is an unknown time.
+fn lenient_time<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Timestamp>, D::Error> {
+    Ok(Option::<String>::deserialize(deserializer)?.as_deref().and_then(Timestamp::parse))
+}

@@ -1,0 +1,131 @@
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+use super::metadata::Metadata;
+use super::path::FieldPath;
+use super::virtual_service::{VirtualService, VirtualServiceSpec};
+
+/// A VirtualService with its `spec` also as it was written.
+#[derive(Debug)]
+pub struct Written<'a> {
+    /// The parts that a verdict reads.
+    pub object: VirtualService,
+    /// The whole `spec`, fields that no rule reads included; absent where the object has none.
+    pub spec: Option<&'a RawValue>,
+}
+
+/// An object that the CRD's schema would refuse.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{path}: {reason}")]
+pub struct ShapeError {
+    /// Where.
+    pub path: FieldPath,
+    /// What is wrong.
+    pub reason: String,
+}
+
+#[derive(Deserialize)]
+struct Envelope<'a> {
+    #[serde(default)]
+    metadata: Metadata,
+    #[serde(borrow, default)]
+    spec: Option<&'a RawValue>,
+}
+
+impl<'a> Written<'a> {
+    /// Reads a VirtualService from JSON: one pass to find `spec`, one to read it.
+    ///
+    /// # Errors
+    /// Where a field has a type that the CRD does not know, with its path.
+    pub fn read(json: &'a str) -> Result<Self, ShapeError> {
+        let Envelope { metadata, spec } =
+            serde_json::from_str(json).map_err(|_| located::<Shape>(json, ""))?;
+        let text = spec.map_or("null", RawValue::get);
+        let spec_parts: Option<VirtualServiceSpec> = serde_json::from_str(text)
+            .map_err(|_| located::<Option<VirtualServiceSpec>>(text, "spec"))?;
+        Ok(Self { object: VirtualService { metadata, spec: spec_parts.unwrap_or_default() }, spec })
+    }
+
+    /// Whether both say the same: the same text, or the same JSON value in another order or notation.
+    pub fn says_the_same(&self, other: &Self) -> bool {
+        let (Some(own), Some(theirs)) = (self.spec, other.spec) else {
+            return self.spec.is_none() && other.spec.is_none();
+        };
+        if own.get() == theirs.get() {
+            return true;
+        }
+        let value = |raw: &RawValue| serde_json::from_str::<serde_json::Value>(raw.get()).ok();
+        // The cheap comparison first: only where all that is read is equal can the whole be.
+        self.object.spec == other.object.spec && value(own) == value(theirs)
+    }
+}
+
+/// The outer shape, for the place of an error in it.
+#[derive(Deserialize)]
+struct Shape {
+    #[serde(default, rename = "metadata")]
+    _metadata: Metadata,
+}
+
+/// Reads again, slower, to say where the first reading failed.
+fn located<T: for<'de> Deserialize<'de>>(text: &str, below: &str) -> ShapeError {
+    let mut deserializer = serde_json::Deserializer::from_str(text);
+    let (path, reason) = match serde_path_to_error::deserialize::<_, T>(&mut deserializer) {
+        Err(error) => (error.path().to_string(), error.inner().to_string()),
+        Ok(_) => (".".to_owned(), "is no JSON object of this kind".to_owned()),
+    };
+    let reason = match reason.split_once(" at line ") {
+        Some((reason, _)) => reason.to_owned(),
+        None => reason,
+    };
+    let path = match (below, path.as_str()) {
+        ("", ".") => "object".to_owned(),
+        ("", path) => path.to_owned(),
+        (below, ".") => below.to_owned(),
+        (below, path) => format!("{below}.{path}"),
+    };
+    ShapeError { path: FieldPath::parsed(path), reason }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wrong_shape_is_located() {
+        for (json, path) in [
+            (r#"{"spec":{"http":{"route":[]}}}"#, "spec.http"),
+            (r#"{"spec":{"http":[{"route":[{"weight":"ten"}]}]}}"#, "spec.http[0].route[0].weight"),
+            (r#"{"spec":[]}"#, "spec"),
+            (r#"{"metadata":{"name":7},"spec":{}}"#, "metadata.name"),
+            ("[]", "object"),
+        ] {
+            assert_eq!(Written::read(json).expect_err(json).path.as_str(), path, "{json}");
+        }
+    }
+
+    #[test]
+    fn notation_is_no_difference_and_fields_nobody_reads_are() {
+        for (a, b, want) in [
+            (
+                r#"{"spec":{"hosts":["a"],"http":[]}}"#,
+                r#"{"spec":{"http":[],"hosts":["a"]}}"#,
+                true,
+            ),
+            (
+                r#"{"spec":{"hosts":["a"]}}"#,
+                r#"{"spec":{"hosts":["a"]},"metadata":{"name":"x"}}"#,
+                true,
+            ),
+            (
+                r#"{"spec":{"http":[{"timeout":"1s"}]}}"#,
+                r#"{"spec":{"http":[{"timeout":"2s"}]}}"#,
+                false,
+            ),
+            (r#"{"spec":{}}"#, r#"{}"#, false),
+        ] {
+            let read = |json| Written::read(json).expect(json);
+            assert_eq!(read(a).says_the_same(&read(b)), want, "{a} {b}");
+        }
+    }
+}

@@ -1,0 +1,229 @@
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+
+use super::metadata::{Metadata, null_as_default};
+use super::path::FieldPath;
+
+/// The parts of a VirtualService that a verdict reads; `v1`, `v1beta1` and `v1alpha3` have the same shape.
+///
+/// Source: `istio.io/api/networking/v1/virtual_service.proto`.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub struct VirtualService {
+    /// Name, namespace, labels, times.
+    pub metadata: Metadata,
+    /// What it says.
+    #[serde(deserialize_with = "null_as_default")]
+    pub spec: VirtualServiceSpec,
+}
+
+/// `VirtualService.spec`.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct VirtualServiceSpec {
+    /// The hosts whose traffic it routes; empty makes it a delegate.
+    #[serde(deserialize_with = "null_as_default")]
+    pub hosts: Vec<String>,
+    /// Where it applies; empty means `mesh`, and `mesh` is not implied beside others.
+    #[serde(deserialize_with = "null_as_default")]
+    pub gateways: Vec<String>,
+    /// The namespaces whose clients it routes; empty means the mesh default, which is everywhere.
+    #[serde(deserialize_with = "null_as_default")]
+    pub export_to: Vec<String>,
+    /// HTTP routes, first match wins.
+    #[serde(deserialize_with = "null_as_default")]
+    pub http: Vec<Route>,
+    /// TLS routes by SNI.
+    #[serde(deserialize_with = "null_as_default")]
+    pub tls: Vec<Route>,
+    /// TCP routes.
+    #[serde(deserialize_with = "null_as_default")]
+    pub tcp: Vec<Route>,
+}
+
+/// An element of `spec.http`, `spec.tls` or `spec.tcp`: the three have the same shape as far as routing goes.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Route {
+    /// The route's name, for people and controllers; HTTP only.
+    #[serde(deserialize_with = "null_as_default")]
+    pub name: String,
+    /// Alternatives: the route takes what any of them matches; none at all takes everything.
+    #[serde(deserialize_with = "null_as_default")]
+    pub r#match: Vec<RouteMatch>,
+    /// Where the traffic goes.
+    #[serde(deserialize_with = "null_as_default")]
+    pub route: Vec<RouteDestination>,
+    /// Answers with a redirect instead of routing; HTTP only.
+    pub redirect: Option<Present>,
+    /// Answers by itself instead of routing; HTTP only.
+    pub direct_response: Option<Present>,
+    /// Another VirtualService holds the routes; HTTP only.
+    pub delegate: Option<Present>,
+}
+
+/// A field of which only the presence counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Present;
+
+impl<'de> Deserialize<'de> for Present {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        IgnoredAny::deserialize(deserializer).map(|_| Self)
+    }
+}
+
+/// A destination and its weight.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct RouteDestination {
+    /// Where to.
+    #[serde(deserialize_with = "null_as_default")]
+    pub destination: Destination,
+    /// The weight as written. Istio reads an omitted weight as 0, and ignores the weight of a single destination.
+    pub weight: Option<i64>,
+}
+
+/// `route[].destination`.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct Destination {
+    /// The host as written; completed in the VirtualService's namespace.
+    #[serde(deserialize_with = "null_as_default")]
+    pub host: String,
+    /// The subset of the host's endpoints; empty means all of them.
+    #[serde(deserialize_with = "null_as_default")]
+    pub subset: String,
+    /// The port, needed where the host has several.
+    #[serde(deserialize_with = "null_as_default")]
+    pub port: PortSelector,
+}
+
+/// `destination.port`.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(default)]
+pub struct PortSelector {
+    /// The port's number.
+    pub number: Option<i64>,
+}
+
+/// An alternative of a route: all of its fields must hold. HTTP knows all but the L4 ones, TCP and TLS only the last six.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct RouteMatch {
+    /// The path.
+    pub uri: Option<StringMatch>,
+    /// `http` or `https`.
+    pub scheme: Option<StringMatch>,
+    /// The HTTP method.
+    pub method: Option<StringMatch>,
+    /// The `Host` header.
+    pub authority: Option<StringMatch>,
+    /// Headers, each present and as given.
+    #[serde(deserialize_with = "null_as_default")]
+    pub headers: BTreeMap<String, Option<StringMatch>>,
+    /// Headers that must not be as given.
+    #[serde(deserialize_with = "null_as_default")]
+    pub without_headers: BTreeMap<String, Option<StringMatch>>,
+    /// Query parameters.
+    #[serde(deserialize_with = "null_as_default")]
+    pub query_params: BTreeMap<String, Option<StringMatch>>,
+    /// Compares the path without regard to case.
+    #[serde(deserialize_with = "null_as_default")]
+    pub ignore_uri_case: bool,
+    /// The port the client addressed.
+    pub port: Option<i64>,
+    /// Labels of the client's pod.
+    #[serde(deserialize_with = "null_as_default")]
+    pub source_labels: BTreeMap<String, String>,
+    /// Namespace of the client's pod.
+    #[serde(deserialize_with = "null_as_default")]
+    pub source_namespace: String,
+    /// Gateways, instead of the VirtualService's own.
+    #[serde(deserialize_with = "null_as_default")]
+    pub gateways: Vec<String>,
+    /// SNI names; TLS only.
+    #[serde(deserialize_with = "null_as_default")]
+    pub sni_hosts: Vec<String>,
+    /// Destination addresses; TCP and TLS only.
+    #[serde(deserialize_with = "null_as_default")]
+    pub destination_subnets: Vec<String>,
+}
+
+/// Istio's `StringMatch`; with no field set it asks only for presence.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Deserialize)]
+#[serde(default)]
+pub struct StringMatch {
+    /// The whole value.
+    pub exact: Option<String>,
+    /// Its beginning.
+    pub prefix: Option<String>,
+    /// An RE2 expression for the whole value.
+    pub regex: Option<String>,
+}
+
+/// Which of a VirtualService's lists a route stands in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Protocol {
+    /// `spec.http`.
+    Http,
+    /// `spec.tls`.
+    Tls,
+    /// `spec.tcp`.
+    Tcp,
+}
+
+impl Protocol {
+    /// All three, in the order of findings.
+    pub const ALL: [Self; 3] = [Self::Http, Self::Tls, Self::Tcp];
+
+    /// The list's name below `spec`.
+    pub fn field(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Tls => "tls",
+            Self::Tcp => "tcp",
+        }
+    }
+
+    /// The place of this list's route `index`.
+    pub fn path(self, index: usize) -> FieldPath {
+        FieldPath::spec().field(self.field()).index(index)
+    }
+}
+
+impl VirtualServiceSpec {
+    /// The routes of one protocol, first match first.
+    pub fn routes(&self, protocol: Protocol) -> &[Route] {
+        match protocol {
+            Protocol::Http => &self.http,
+            Protocol::Tls => &self.tls,
+            Protocol::Tcp => &self.tcp,
+        }
+    }
+
+    /// Whether clients in the mesh use it: `gateways` is empty or names `mesh`.
+    pub fn is_for_mesh(&self) -> bool {
+        self.gateways.is_empty() || self.gateways.iter().any(|gateway| gateway == "mesh")
+    }
+
+    /// Whether another VirtualService must bring the hosts.
+    pub fn is_delegate(&self) -> bool {
+        self.hosts.is_empty()
+    }
+}
+
+impl Route {
+    /// The sum of the weights as Envoy adds them up, an omitted one counted as 0; negative weights count as 0.
+    pub fn total_weight(&self) -> u64 {
+        self.route.iter().map(RouteDestination::effective_weight).fold(0, u64::saturating_add)
+    }
+}
+
+impl RouteDestination {
+    /// The weight that counts among several destinations: omitted and negative ones are 0.
+    pub fn effective_weight(&self) -> u64 {
+        self.weight.and_then(|weight| u64::try_from(weight).ok()).unwrap_or(0)
+    }
+}

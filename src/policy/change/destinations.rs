@@ -1,0 +1,196 @@
+use std::cmp::Ordering;
+use std::collections::BTreeMap;
+
+use crate::istio::{self, Host};
+use crate::policy::names::{self, Role, Version};
+use crate::policy::settings::Roles;
+use crate::world::{Age, Endpoints, World};
+
+/// A destination of the old or the new object, and what is known of it.
+#[derive(Debug, Clone)]
+pub struct Destination {
+    /// The host, completed.
+    pub host: Host,
+    /// The subset as written; empty for all endpoints of the host.
+    pub subset: String,
+    /// As messages say it: `reviews/v2`.
+    pub label: String,
+    /// The labels that it selects by, empty for all; `None` where no DestinationRule in force defines the subset.
+    pub labels: Option<BTreeMap<String, String>>,
+    /// What it selects; `None` where that is not known.
+    pub endpoints: Option<Endpoints>,
+    /// The part that the policy or its name gives to it.
+    pub role: Option<Role>,
+    age: Age,
+    version: Option<Version>,
+}
+
+impl Destination {
+    /// Whether requests to it are answered by somebody, as far as is known; an undefined subset answers nobody.
+    pub fn serves(&self) -> bool {
+        self.labels.is_some()
+            && self.endpoints.as_ref().is_none_or(|endpoints| endpoints.ready() > 0)
+    }
+
+    /// Whether it is known that nobody answers there.
+    pub fn is_dead(&self) -> bool {
+        self.endpoints.as_ref().is_some_and(|endpoints| endpoints.ready() == 0)
+    }
+
+    /// Whether its workload is younger than `moment`; `false` where that is not known.
+    pub(super) fn is_younger_than(&self, moment: Option<istio::Timestamp>) -> bool {
+        self.age.workload.zip(moment).is_some_and(|(created, moment)| created > moment)
+    }
+
+    /// Compares how long this and `other` have been around: roles first, then creation, then the order of versions. `Less` is
+    /// older; `None` where nothing tells.
+    pub(super) fn compare_age(&self, other: &Self) -> Option<Ordering> {
+        let rank = |role| match role {
+            Some(Role::Stable) => 0,
+            None => 1,
+            Some(Role::Canary) => 2,
+        };
+        match rank(self.role).cmp(&rank(other.role)) {
+            Ordering::Equal => {}
+            by_role => return Some(by_role),
+        }
+        let of = |a: Option<istio::Timestamp>, b: Option<istio::Timestamp>| {
+            a.zip(b).map(|(a, b)| a.cmp(&b))
+        };
+        let workload = of(self.age.workload, other.age.workload).filter(|order| order.is_ne());
+        let revision = of(self.age.revision, other.age.revision).filter(|order| order.is_ne());
+        match (workload, revision) {
+            (Some(a), Some(b)) if a == b => Some(a),
+            // A restart makes an old workload's ReplicaSet young, a new version does the same: the two cannot be told apart.
+            (Some(_), Some(_)) => self.compare_versions(other),
+            (Some(known), None) | (None, Some(known)) => Some(known),
+            (None, None) => self.compare_versions(other),
+        }
+    }
+
+    fn compare_versions(&self, other: &Self) -> Option<Ordering> {
+        let (own, theirs) = (self.version.as_ref()?, other.version.as_ref()?);
+        let comparable = own.stem == theirs.stem && own.numbers != theirs.numbers;
+        comparable.then(|| own.numbers.cmp(&theirs.numbers))
+    }
+}
+
+/// Every destination of a write, each once: a subset that is only renamed is the same one.
+#[derive(Debug, Default)]
+pub struct Destinations(Vec<Destination>);
+
+impl Destinations {
+    /// The number of the destination that `written` names, in an object of `namespace`, seen by clients of `client`.
+    pub(super) fn add(
+        &mut self,
+        written: &istio::Destination,
+        namespace: &str,
+        context: &Context<'_>,
+    ) -> usize {
+        let host = Host::resolve(&written.host, namespace, &context.world.mesh().domain);
+        self.add_resolved(host, &written.subset, context)
+    }
+
+    pub(super) fn add_resolved(
+        &mut self,
+        host: Host,
+        subset: &str,
+        context: &Context<'_>,
+    ) -> usize {
+        if let Some(at) =
+            self.0.iter().position(|known| known.host == host && known.subset == subset)
+        {
+            return at;
+        }
+        let Context { world, roles, client, namespace, is_blind } = *context;
+        let labels = if subset.is_empty() {
+            Some(BTreeMap::new())
+        } else if is_blind {
+            None
+        } else {
+            world.subset(&host, subset, client).map(|subset| subset.labels.clone())
+        };
+        if let Some(labels) = &labels {
+            let same =
+                |known: &Destination| known.host == host && known.labels.as_ref() == Some(labels);
+            if let Some(at) = self.0.iter().position(same) {
+                return at;
+            }
+        }
+        let domain = &world.mesh().domain;
+        let short = host.short(namespace, domain);
+        let name = host.service(domain).map_or(host.as_str(), |(name, _)| name);
+        let label = if subset.is_empty() { short.to_owned() } else { format!("{short}/{subset}") };
+        let role = names::policy_role(roles, &[subset, name, host.as_str(), &label]);
+        let role = role.or_else(|| names::role(subset)).or_else(|| names::role(name));
+        let version = if subset.is_empty() { names::version(name) } else { names::version(subset) };
+        let by_label = || labels.as_ref()?.get("version").and_then(|value| names::version(value));
+        let version = version.or_else(by_label);
+        let (endpoints, age) = match &labels {
+            Some(labels) if !is_blind => (world.selected(&host, labels), world.age(&host, labels)),
+            _ => (None, Age::default()),
+        };
+        self.0.push(Destination {
+            host,
+            subset: subset.to_owned(),
+            label,
+            labels,
+            endpoints,
+            role,
+            age,
+            version,
+        });
+        self.0.len() - 1
+    }
+
+    /// The destination with this number.
+    pub fn get(&self, at: usize) -> &Destination {
+        &self.0[at]
+    }
+
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Which part of the requests that go to `through` reach what `at` selects: 1 for itself, and more than 0 where the two
+    /// select endpoints in common.
+    pub(super) fn overlap(&self, at: usize, through: usize) -> f64 {
+        if at == through {
+            return 1.0;
+        }
+        let (at, through) = (&self.0[at], &self.0[through]);
+        let (Some(own), Some(theirs)) = (&at.endpoints, &through.endpoints) else { return 0.0 };
+        match theirs.ready() {
+            0 => 0.0,
+            ready => f64::from(theirs.common_ready(own)) / f64::from(ready),
+        }
+    }
+
+    /// Whether two hosts differ at most in a version or role suffix.
+    pub(super) fn are_one_family(&self, a: usize, b: usize, domain: &str) -> bool {
+        let (a, b) = (&self.0[a], &self.0[b]);
+        if a.host == b.host {
+            return true;
+        }
+        match (a.host.service(domain), b.host.service(domain)) {
+            (Some((name, namespace)), Some((other, at))) => {
+                namespace == at && names::stem(name) == names::stem(other)
+            }
+            _ => false,
+        }
+    }
+}
+
+/// Where destinations are looked up.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Context<'a> {
+    pub(super) world: &'a World,
+    pub(super) roles: &'a Roles,
+    /// The namespace whose clients are asked about.
+    pub(super) client: &'a str,
+    /// The namespace of the object under review, in which names are said short.
+    pub(super) namespace: &'a str,
+    /// Only the two objects may be used as evidence.
+    pub(super) is_blind: bool,
+}

@@ -1,0 +1,174 @@
+//! The core: what is asked, what is known, what is answered. Pure: no waiting, no clock, no files, no client.
+//!
+//! [`evaluate`] is the product. The webhook, the command line and the tests differ only in who fills its three arguments.
+
+mod change;
+mod names;
+mod review;
+mod rule;
+mod selector;
+mod settings;
+mod verdict;
+pub mod words;
+
+pub use change::{
+    Base, Carried, Change, Class, Destination, Destinations, Flow, Movement, Share, Side, fractions,
+};
+pub use review::{Operation, Review};
+pub use rule::{Case, Entry, Gravity, Report, Rule, Stage};
+pub use selector::{LabelSelector, Operator, Requirement};
+pub use settings::{
+    DryRun, Mode, Policies, Policy, PolicyError, PolicyMatch, PolicySpec, Roles, Step,
+};
+pub use verdict::{Action, Basis, Finding, Reference, Verdict};
+
+use self::rule::Reported;
+use self::settings::ActiveRule;
+use crate::istio::VirtualService;
+use crate::world::{Kind, World};
+
+/// The kinds that tell what a destination is and who is stable, whichever rules are in force.
+const EVIDENCE: [Kind; 10] = [
+    Kind::VirtualService,
+    Kind::DestinationRule,
+    Kind::ServiceEntry,
+    Kind::Service,
+    Kind::EndpointSlice,
+    Kind::Pod,
+    Kind::Deployment,
+    Kind::ReplicaSet,
+    Kind::StatefulSet,
+    Kind::DaemonSet,
+];
+
+/// Judges one write; the first step that applies decides.
+///
+/// Rollbacks come before everything that could be missing or broken: a lowering passes with an empty world, a stale one, or
+/// none at all.
+pub fn evaluate(policy: &Policy, review: &Review, world: &World) -> Verdict {
+    let mut verdict = decide(policy, review, world);
+    let downgrade = match policy.spec().mode {
+        Mode::Enforce => return verdict,
+        Mode::Warn => Action::Warn,
+        Mode::Audit => Action::Audit,
+    };
+    for finding in &mut verdict.findings {
+        finding.action = finding.action.max(downgrade);
+    }
+    verdict
+}
+
+fn decide(policy: &Policy, review: &Review, world: &World) -> Verdict {
+    let new = match &review.operation {
+        Operation::Delete | Operation::NotOurs => return Verdict::allow(Basis::NotJudged),
+        Operation::Unreadable { path, reason } => return unreadable(policy, path, reason),
+        Operation::Update { is_unchanged: true, .. } => return Verdict::allow(Basis::Unchanged),
+        Operation::Create(new) | Operation::Update { new, .. } => new.as_ref(),
+    };
+    if new.metadata.deletion_timestamp.is_some() {
+        return Verdict::allow(Basis::NotJudged);
+    }
+    let judge = Judge { policy, review, world };
+    let mut findings = judge.text(new, Stage::Broken);
+    if findings.iter().any(|finding| finding.action == Action::Deny) {
+        findings.extend(judge.text(new, Stage::Text));
+        return Verdict::of(Basis::Broken, findings);
+    }
+    findings.extend(judge.text(new, Stage::Text));
+
+    let missing = EVIDENCE.into_iter().filter(|&kind| !world.knows(kind)).collect::<Vec<_>>();
+    let is_blind = !missing.is_empty();
+    let Some(change) = Change::of(review, policy.spec(), world, is_blind) else {
+        return Verdict::allow(Basis::NotJudged);
+    };
+    if !change.moves() {
+        return Verdict::of(Basis::Text, findings);
+    }
+    let harmless = change.is_harmless();
+    if is_blind && !harmless {
+        return Verdict::undecided(missing);
+    }
+    if !is_blind {
+        findings.extend(judge.traffic(new, &change));
+    }
+    if harmless {
+        for finding in &mut findings {
+            finding.action = finding.action.max(Action::Warn);
+        }
+        return Verdict::of(
+            if change.is_evacuation() { Basis::Evacuation } else { Basis::Lowering },
+            findings,
+        );
+    }
+    Verdict::of(Basis::Rules, findings)
+}
+
+/// What the CRD's schema would refuse is broken for everyone.
+fn unreadable(policy: &Policy, path: &crate::istio::FieldPath, reason: &str) -> Verdict {
+    let rule = policy
+        .rules
+        .iter()
+        .find(|rule| rule.entry.stage == Stage::Broken)
+        .map_or("structure", |rule| rule.entry.id);
+    let message = format!(
+        "{reason}; no API server with Istio's CRDs stores this\n  Passes: the same object with this field in the shape that `kubectl explain virtualservice.{path}` shows.",
+        path = path.as_str().split('[').next().unwrap_or_default()
+    );
+    let finding =
+        Finding { rule, action: Action::Deny, path: path.clone(), message, rests_on: Vec::new() };
+    Verdict::of(Basis::Broken, vec![finding])
+}
+
+/// Asks the rules of one policy about one review.
+struct Judge<'a> {
+    policy: &'a Policy,
+    review: &'a Review,
+    world: &'a World,
+}
+
+impl Judge<'_> {
+    /// The findings of the rules that read only text. What the stored object had already, and this write does not make worse,
+    /// is a warning.
+    fn text(&self, new: &VirtualService, stage: Stage) -> Vec<Finding> {
+        let mut found = self.ask(new, None, stage);
+        if let Some(old) = self.review.old_object().filter(|_| !found.is_empty()) {
+            let before = self.ask(old, None, stage);
+            for reported in &mut found {
+                let same = |old: &Reported| {
+                    old.finding.rule == reported.finding.rule
+                        && old.key == reported.key
+                        && old.severity >= reported.severity - 1e-9
+                };
+                if before.iter().any(same) {
+                    reported.finding.action = reported.finding.action.max(Action::Warn);
+                    reported.finding.message.push_str("\n  It was so before this write.");
+                }
+            }
+        }
+        found.into_iter().map(|reported| reported.finding).collect()
+    }
+
+    /// The findings of the rules that compare traffic.
+    fn traffic(&self, new: &VirtualService, change: &Change) -> Vec<Finding> {
+        self.ask(new, Some(change), Stage::Traffic)
+            .into_iter()
+            .map(|reported| reported.finding)
+            .collect()
+    }
+
+    fn ask(&self, object: &VirtualService, change: Option<&Change>, stage: Stage) -> Vec<Reported> {
+        let case =
+            Case { review: self.review, object, change, world: self.world, policy: self.policy };
+        let mut found = Vec::new();
+        let can_look = |rule: &ActiveRule| rule.entry.reads.is_empty() || !self.world.is_blank();
+        let asked = self
+            .policy
+            .rules
+            .iter()
+            .filter(|rule| rule.entry.stage == stage && rule.action != Action::Off);
+        for rule in asked.filter(|rule| can_look(rule)) {
+            rule.check.check(&case, &mut Report::new(rule.entry.id, rule.action, &mut found));
+        }
+        found
+    }
+}

@@ -1,0 +1,136 @@
+//! What a subset's or host's name says by itself: a role, a version, or nothing.
+
+use super::settings::Roles;
+
+/// What a name says of its part in a rollout.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// It serves when nothing is being rolled out.
+    Stable,
+    /// It is being rolled out.
+    Canary,
+}
+
+/// A version-like name, taken apart: `reviews-v1.10` is stem `reviews` and numbers 1, 10.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Version {
+    /// What stands in front of the version.
+    pub(super) stem: String,
+    /// The numbers, the most significant one first.
+    pub(super) numbers: Vec<u64>,
+}
+
+const STABLE: [&str; 2] = ["primary", "stable"];
+const CANARY: [&str; 2] = ["canary", "preview"];
+
+/// The role that a name says: the whole of it or its last part, `podinfo-primary`.
+pub(super) fn role(name: &str) -> Option<Role> {
+    let last = name.rsplit(['-', '_', '.']).next().unwrap_or(name).to_lowercase();
+    if STABLE.contains(&last.as_str()) {
+        Some(Role::Stable)
+    } else if CANARY.contains(&last.as_str()) {
+        Some(Role::Canary)
+    } else {
+        None
+    }
+}
+
+/// The role that the policy gives to any of these names.
+pub(super) fn policy_role(roles: &Roles, names: &[&str]) -> Option<Role> {
+    let named = |patterns: &[String]| {
+        patterns.iter().any(|pattern| names.iter().any(|name| fits(pattern, name)))
+    };
+    if named(&roles.stable) {
+        Some(Role::Stable)
+    } else if named(&roles.canary) {
+        Some(Role::Canary)
+    } else {
+        None
+    }
+}
+
+/// A name against a pattern with `*` at either end.
+fn fits(pattern: &str, name: &str) -> bool {
+    match (pattern.strip_prefix('*'), pattern.strip_suffix('*')) {
+        (Some(_), Some(_)) if pattern.len() >= 2 => name.contains(&pattern[1..pattern.len() - 1]),
+        (Some(suffix), _) => name.ends_with(suffix),
+        (None, Some(prefix)) => name.starts_with(prefix),
+        (None, None) => pattern == name,
+    }
+}
+
+/// The version that a name says: `v1`, `1.10`, `reviews-v2`, `v1-2-3`; a name that only ends in a digit (`web2`) says none.
+pub(super) fn version(name: &str) -> Option<Version> {
+    let name = name.to_lowercase();
+    let starts = std::iter::once(0).chain(name.match_indices(['-', '_']).map(|(at, _)| at + 1));
+    for start in starts {
+        let rest = &name[start..];
+        let digits = rest.strip_prefix('v').unwrap_or(rest);
+        let numbers =
+            digits.split(['.', '-', '_']).map(|part| part.parse().ok()).collect::<Option<Vec<_>>>();
+        if let Some(numbers) = numbers {
+            let stem = name[..start].trim_end_matches(['-', '_']).to_owned();
+            return Some(Version { stem, numbers });
+        }
+    }
+    None
+}
+
+/// A Service's name without the suffix that tells its versions or roles apart: `reviews-v2` and `reviews-canary` are both
+/// `reviews`.
+pub(super) fn stem(name: &str) -> &str {
+    if let Some(version) = version(name) {
+        return &name[..version.stem.len()];
+    }
+    match (role(name), name.rfind(['-', '_'])) {
+        (Some(_), Some(at)) => &name[..at],
+        _ => name,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_read_from_names() {
+        for (name, want) in [
+            ("v1", Some(("", vec![1]))),
+            ("1.10", Some(("", vec![1, 10]))),
+            ("reviews-v2", Some(("reviews", vec![2]))),
+            ("v1-2-3", Some(("", vec![1, 2, 3]))),
+            ("web2", None),
+            ("canary", None),
+            ("", None),
+        ] {
+            let want = want.map(|(stem, numbers)| Version { stem: stem.to_owned(), numbers });
+            assert_eq!(version(name), want, "{name}");
+        }
+    }
+
+    #[test]
+    fn roles_are_read_from_the_last_part() {
+        for (name, want) in [
+            ("podinfo-primary", Some(Role::Stable)),
+            ("stable", Some(Role::Stable)),
+            ("podinfo-canary", Some(Role::Canary)),
+            ("preview", Some(Role::Canary)),
+            ("blue", None),
+            ("unstable", None),
+        ] {
+            assert_eq!(role(name), want, "{name}");
+        }
+    }
+
+    #[test]
+    fn stems_tell_kin() {
+        for (name, want) in [
+            ("reviews-v2", "reviews"),
+            ("reviews-canary", "reviews"),
+            ("reviews", "reviews"),
+            ("cart", "cart"),
+        ] {
+            assert_eq!(stem(name), want);
+        }
+    }
+}

@@ -1,0 +1,212 @@
+use schemars::JsonSchema;
+use serde::de::DeserializeOwned;
+
+use super::change::Change;
+use super::review::Review;
+use super::settings::Policy;
+use super::verdict::{Action, Finding, Reference};
+use crate::istio::{FieldPath, VirtualService};
+use crate::world::{Kind, World};
+
+/// One check. Its fields are its parameters, its `Default` is how it ships, its doc comment is its manual.
+///
+/// A rule only looks: it cannot fail, wait, log, read a clock, or panic on hostile numbers.
+pub trait Rule: Default + DeserializeOwned + JsonSchema + Send + Sync + 'static {
+    /// Kebab-case, the same on every surface; never used again after the rule is gone.
+    const ID: &'static str;
+    /// What it does unless the policy says otherwise.
+    const ACTION: Action;
+    /// When it is asked.
+    const STAGE: Stage;
+    /// The kinds that it looks up.
+    const READS: &'static [Kind] = &[];
+
+    /// Reports what is wrong with `case.object`.
+    fn check(&self, case: &Case<'_>, report: &mut Report<'_>);
+}
+
+/// When a rule is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stage {
+    /// First, for everybody, and no policy turns it off: what it finds is broken for everyone.
+    Broken,
+    /// It reads only what is written.
+    Text,
+    /// It compares traffic before and after, and looks things up.
+    Traffic,
+}
+
+/// What a rule looks at.
+#[derive(Debug, Clone, Copy)]
+pub struct Case<'a> {
+    /// The write.
+    pub review: &'a Review,
+    /// The object to judge: the new one, or the stored one when the ratchet asks what was wrong before.
+    pub object: &'a VirtualService,
+    /// How the write moves traffic; `None` while only text is judged.
+    pub change: Option<&'a Change>,
+    /// What the cluster holds.
+    pub world: &'a World,
+    /// The policy in force.
+    pub policy: &'a Policy,
+}
+
+/// Where a rule says what it found.
+#[derive(Debug)]
+pub struct Report<'a> {
+    rule: &'static str,
+    action: Action,
+    found: &'a mut Vec<Reported>,
+}
+
+/// How much a finding of a look-up weighs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Gravity {
+    /// The rule's own action.
+    Full,
+    /// A warning at the most: nobody is hurt by this write.
+    WarnOnly,
+}
+
+/// A finding with what the ratchet compares.
+#[derive(Debug)]
+pub(super) struct Reported {
+    pub(super) finding: Finding,
+    /// The same violation in the old and the new object has the same key.
+    pub(super) key: String,
+    /// The larger, the worse.
+    pub(super) severity: f64,
+}
+
+impl<'a> Report<'a> {
+    pub(super) fn new(rule: &'static str, action: Action, found: &'a mut Vec<Reported>) -> Self {
+        Self { rule, action, found }
+    }
+
+    /// A violation, with the rule's action. `key` names it whichever route it stands in after the write, `severity` grows with
+    /// the damage: a violation that the old object had with the same key and at least this severity is only warned about.
+    pub fn violation(&mut self, path: FieldPath, message: String, key: String, severity: f64) {
+        self.push(self.action, path, message, Vec::new(), key, severity);
+    }
+
+    /// A violation that is never more than a warning, for this reason or that.
+    pub fn warning(&mut self, path: FieldPath, message: String) {
+        self.push(
+            self.action.max(Action::Warn),
+            path,
+            message,
+            Vec::new(),
+            String::new(),
+            f64::INFINITY,
+        );
+    }
+
+    /// A violation because of what the cluster holds or lacks; it is read again before anybody is refused.
+    pub fn lookup(
+        &mut self,
+        gravity: Gravity,
+        path: FieldPath,
+        message: String,
+        rests_on: Vec<Reference>,
+    ) {
+        let action = match gravity {
+            Gravity::Full => self.action,
+            Gravity::WarnOnly => self.action.max(Action::Warn),
+        };
+        self.push(action, path, message, rests_on, String::new(), f64::INFINITY);
+    }
+
+    /// A violation of this write that no ratchet softens: it compares old and new by itself.
+    pub fn shift(&mut self, path: FieldPath, message: String) {
+        self.push(self.action, path, message, Vec::new(), String::new(), f64::INFINITY);
+    }
+
+    fn push(
+        &mut self,
+        action: Action,
+        path: FieldPath,
+        message: String,
+        rests_on: Vec<Reference>,
+        key: String,
+        severity: f64,
+    ) {
+        let finding = Finding { rule: self.rule, action, path, message, rests_on };
+        self.found.push(Reported { finding, key, severity });
+    }
+}
+
+/// A rule with its type erased: one line of the rule book.
+#[derive(Debug)]
+pub struct Entry {
+    /// See [`Rule::ID`].
+    pub id: &'static str,
+    /// See [`Rule::ACTION`].
+    pub action: Action,
+    /// See [`Rule::STAGE`].
+    pub stage: Stage,
+    /// See [`Rule::READS`].
+    pub reads: &'static [Kind],
+    schema: fn() -> schemars::Schema,
+    parse: fn(serde_json::Value) -> Result<Box<dyn Check>, serde_json::Error>,
+}
+
+impl Entry {
+    /// The entry of a rule.
+    pub const fn of<R: Rule>() -> Self {
+        Self {
+            id: R::ID,
+            action: R::ACTION,
+            stage: R::STAGE,
+            reads: R::READS,
+            schema: || schemars::schema_for!(R),
+            parse: |value| Ok(Box::new(serde_json::from_value::<R>(value)?)),
+        }
+    }
+
+    /// The rule's manual: its doc comment.
+    pub fn manual(&self) -> String {
+        let schema = (self.schema)();
+        schema.get("description").and_then(|text| text.as_str()).unwrap_or_default().to_owned()
+    }
+
+    /// The rule's parameters: name, what it means, default.
+    pub fn parameters(&self) -> Vec<(String, String, String)> {
+        let schema = (self.schema)();
+        let properties = schema.get("properties").and_then(|properties| properties.as_object());
+        let text = |value: Option<&serde_json::Value>| match value {
+            Some(serde_json::Value::String(text)) => text.clone(),
+            Some(other) => other.to_string(),
+            None => String::new(),
+        };
+        let one = |(name, schema): (&String, &serde_json::Value)| {
+            (
+                name.clone(),
+                text(schema.get("description")).replace('\n', " "),
+                text(schema.get("default")),
+            )
+        };
+        properties.into_iter().flatten().map(one).collect()
+    }
+
+    /// The rule with these parameters.
+    ///
+    /// # Errors
+    /// Where a parameter is unknown or has the wrong type.
+    pub(super) fn parse(
+        &self,
+        parameters: serde_json::Value,
+    ) -> Result<Box<dyn Check>, serde_json::Error> {
+        (self.parse)(parameters)
+    }
+}
+
+/// A rule behind a pointer.
+pub(super) trait Check: Send + Sync {
+    fn check(&self, case: &Case<'_>, report: &mut Report<'_>);
+}
+
+impl<R: Rule> Check for R {
+    fn check(&self, case: &Case<'_>, report: &mut Report<'_>) {
+        Rule::check(self, case, report);
+    }
+}

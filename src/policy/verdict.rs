@@ -1,0 +1,199 @@
+use std::fmt::{self, Display};
+
+use serde::{Deserialize, Serialize};
+
+use crate::istio::FieldPath;
+use crate::world::Kind;
+
+/// What a finding does to the write.
+#[derive(
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    Serialize,
+    Deserialize,
+    schemars::JsonSchema,
+)]
+pub enum Action {
+    /// The write is refused.
+    Deny,
+    /// The write passes and the person is told.
+    Warn,
+    /// The write passes without a word; only logs and metrics tell.
+    Audit,
+    /// The rule is not asked.
+    Off,
+}
+
+impl Action {
+    /// As labels and JSON spell it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Deny => "deny",
+            Self::Warn => "warn",
+            Self::Audit => "audit",
+            Self::Off => "off",
+        }
+    }
+}
+
+/// Something in the cluster that a finding rests on, to be read again before anybody is refused because of it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Reference {
+    /// One Service.
+    Service {
+        /// Its namespace.
+        namespace: String,
+        /// Its name.
+        name: String,
+    },
+    /// The EndpointSlices of a Service, and the Pods they name.
+    Endpoints {
+        /// The Service's namespace.
+        namespace: String,
+        /// The Service's name.
+        service: String,
+    },
+    /// All DestinationRules of a namespace.
+    DestinationRules {
+        /// The namespace.
+        namespace: String,
+    },
+    /// All ServiceEntries.
+    ServiceEntries,
+}
+
+/// One thing that a rule found.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Finding {
+    /// The rule's id.
+    pub rule: &'static str,
+    /// What it does to the write.
+    pub action: Action,
+    /// Where in the object.
+    pub path: FieldPath,
+    /// What is wrong, with the numbers, and what would pass; at most five lines.
+    pub message: String,
+    /// What it rests on, where that can have changed since the world was fed.
+    pub rests_on: Vec<Reference>,
+}
+
+impl Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}: {}", self.rule, self.path, self.message)
+    }
+}
+
+/// Which step of the decision order decided.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Basis {
+    /// No object of ours, a deletion, or an object on its way out.
+    NotJudged,
+    /// The spec is what it was.
+    Unchanged,
+    /// The object is broken for everyone.
+    Broken,
+    /// No canary share rises: a lowering or a rollback.
+    Lowering,
+    /// The side that serves is dead, the receiving side is alive.
+    Evacuation,
+    /// No share moves: only the text was judged.
+    Text,
+    /// The rules decided.
+    Rules,
+    /// What is known does not suffice.
+    Blind,
+}
+
+impl Basis {
+    /// As logs and audit annotations spell it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::NotJudged => "not-judged",
+            Self::Unchanged => "unchanged",
+            Self::Broken => "broken",
+            Self::Lowering => "lowering",
+            Self::Evacuation => "evacuation",
+            Self::Text => "text",
+            Self::Rules => "rules",
+            Self::Blind => "blind",
+        }
+    }
+}
+
+/// The answer: every finding, and whether the write passes.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Verdict {
+    /// Every finding, refusals first, then by path, then by rule.
+    pub findings: Vec<Finding>,
+    /// Which step decided.
+    pub basis: Basis,
+    /// The kinds that the verdict needs and that are not listed yet; not empty only where nothing could be decided.
+    pub missing: Vec<Kind>,
+}
+
+impl Verdict {
+    /// A write that passes without a word.
+    pub fn allow(basis: Basis) -> Self {
+        Self { findings: Vec::new(), basis, missing: Vec::new() }
+    }
+
+    /// These findings, sorted.
+    pub fn of(basis: Basis, mut findings: Vec<Finding>) -> Self {
+        findings.sort_by(|a, b| {
+            (a.action, natural(&a.path), a.rule).cmp(&(b.action, natural(&b.path), b.rule))
+        });
+        findings.dedup_by(|b, a| a == b);
+        Self { findings, basis, missing: Vec::new() }
+    }
+
+    /// Nobody can say yet: these kinds have not been listed.
+    pub fn undecided(missing: Vec<Kind>) -> Self {
+        Self { findings: Vec::new(), basis: Basis::Blind, missing }
+    }
+
+    /// Whether the write passes. An undecided one does not.
+    pub fn allowed(&self) -> bool {
+        self.is_decided() && self.of_action(Action::Deny).next().is_none()
+    }
+
+    /// Whether there is an answer at all.
+    pub fn is_decided(&self) -> bool {
+        self.missing.is_empty()
+    }
+
+    /// The findings with this action.
+    pub fn of_action(&self, action: Action) -> impl Iterator<Item = &Finding> {
+        self.findings.iter().filter(move |finding| finding.action == action)
+    }
+
+    /// What the refusals rest on and what must be read again before anybody is told no; nothing where one of them rests on
+    /// the written text alone.
+    pub fn to_confirm(&self) -> Vec<Reference> {
+        let mut all = Vec::new();
+        for finding in self.of_action(Action::Deny) {
+            if finding.rests_on.is_empty() {
+                return Vec::new();
+            }
+            all.extend(finding.rests_on.iter().cloned());
+        }
+        all.sort();
+        all.dedup();
+        all
+    }
+}
+
+/// A path with its numbers as numbers, so that `http[10]` comes after `http[9]`.
+fn natural(path: &FieldPath) -> Vec<(String, u64)> {
+    let part = |part: &str| {
+        let digits =
+            part.trim_end_matches(']').rsplit('[').next().and_then(|digits| digits.parse().ok());
+        (part.split('[').next().unwrap_or(part).to_owned(), digits.unwrap_or(0))
+    };
+    path.as_str().split('.').map(part).collect()
+}

@@ -1,0 +1,327 @@
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use crate::istio::Protocol;
+use crate::policy::words::{list, number, percent};
+use crate::policy::{
+    Action, Base, Case, Change, Class, Destination, Flow, Movement, Report, Rule, Share, Side,
+    Stage, Step,
+};
+
+/// A canary gets more traffic in small steps.
+///
+/// Compares who served each kind of requests before the write and who serves them after it. A canary, and all canaries of a
+/// route together, may rise by `step.max` points in one write (50 unless the policy says otherwise), may start with
+/// `step.initial` at the most, and go from rung to rung where the policy has a `step.ladder`.
+///
+/// Weights that look swapped (`v1: 1, v2: 99` for `v1: 99, v2: 1`) are named as such.
+///
+/// Never refused: the stable side taking traffic back, whatever the size of the step; traffic that leaves a side without a
+/// ready endpoint for one that has some; routes that only clients with a certain header, cookie, query parameter or label
+/// take; a new route to something that is no version of what served the requests; a rise of which nobody can say whether it
+/// is a rollback.
+///
+/// Which side is stable: the policy's `roles`; names that say so (primary, stable, canary, preview); then how long the
+/// workloads and their ReplicaSets have been there, the order of versions (v1 before v2), and who carried more.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub(super) struct CanaryStep {}
+
+/// Floating point leaves this much over, in points.
+const TOLERANCE: f64 = 1e-6;
+
+impl Rule for CanaryStep {
+    const ID: &'static str = "canary-step";
+    const ACTION: Action = Action::Deny;
+    const STAGE: Stage = Stage::Traffic;
+
+    fn check(&self, case: &Case<'_>, report: &mut Report<'_>) {
+        let Some(change) = case.change else { return };
+        let step = &case.policy.spec().step;
+        let mut too_far = Worst::default();
+        let mut together = Worst::default();
+        let mut notes = Worst::default();
+        for flow in &change.flows {
+            let Some(after) = &flow.after else { continue };
+            let mut alone = false;
+            for moved in flow.movements.iter().filter(|moved| moved.rises()) {
+                let exceeds = exceeds(step, flow, after, moved);
+                let key = (flow.protocol, after.route, moved.destination);
+                match moved.class {
+                    Class::Canary if exceeds && !flow.is_targeted() => {
+                        alone = true;
+                        too_far.keep(key, moved.rise(), (flow, moved));
+                    }
+                    Class::Rollback | Class::Evacuation => {
+                        notes.keep(key, moved.rise(), (flow, moved))
+                    }
+                    Class::Unknown if exceeds && !flow.is_targeted() => {
+                        notes.keep(key, moved.rise(), (flow, moved))
+                    }
+                    _ => {}
+                }
+            }
+            if !alone && !flow.is_targeted() {
+                let (from, to) = all_canaries(flow);
+                if to > from
+                    && to * 100.0
+                        > step.limit(from * 100.0).max(from * 100.0 + step.max()) + TOLERANCE
+                {
+                    together.keep(
+                        (flow.protocol, after.route, 0),
+                        to - from,
+                        (flow, &flow.movements[0]),
+                    );
+                }
+            }
+        }
+        for (flow, moved) in too_far.into_values() {
+            report.shift(flow.path(moved.destination), refusal(case, change, flow, moved));
+        }
+        for (flow, _) in together.into_values() {
+            let Some(after) = &flow.after else { continue };
+            report.shift(
+                flow.protocol.path(after.route).field("route"),
+                together_refusal(case, change, flow),
+            );
+        }
+        for (flow, moved) in notes.into_values() {
+            report.warning(flow.path(moved.destination), note(change, flow, moved));
+        }
+    }
+}
+
+/// Per place in the new object the finding with the largest rise.
+#[derive(Default)]
+struct Worst<'a>(BTreeMap<(Protocol, usize, usize), (f64, (&'a Flow, &'a Movement))>);
+
+impl<'a> Worst<'a> {
+    fn keep(&mut self, key: (Protocol, usize, usize), rise: f64, found: (&'a Flow, &'a Movement)) {
+        let known = self.0.entry(key).or_insert((rise, found));
+        if rise > known.0 + TOLERANCE {
+            *known = (rise, found);
+        }
+    }
+
+    fn into_values(self) -> impl Iterator<Item = (&'a Flow, &'a Movement)> {
+        self.0.into_values().map(|(_, found)| found)
+    }
+}
+
+/// Whether a rise goes further than the policy lets a canary go.
+fn exceeds(step: &Step, flow: &Flow, after: &Side, moved: &Movement) -> bool {
+    let (from, to) = (moved.from * 100.0, moved.to * 100.0);
+    let written = after.share(moved.destination) * 100.0;
+    let is_off_ladder = flow.before.is_some() && written > 0.0 && !step.is_rung(written);
+    to > step.limit(from) + TOLERANCE || is_off_ladder
+}
+
+/// What all canaries of a route carry together, before and after: what the stable sides lose, they gain.
+fn all_canaries(flow: &Flow) -> (f64, f64) {
+    let rising =
+        flow.movements.iter().filter(|moved| moved.rises() && moved.class == Class::Canary);
+    let (from, to) =
+        rising.fold((0.0, 0.0), |(from, to), moved| (from + moved.from, to + moved.to));
+    let (Some(before), Some(after)) = (&flow.before, &flow.after) else { return (0.0, 0.0) };
+    // A canary that falls in favour of another one is no rise of all of them: only what a stable side gives up counts.
+    let falls = flow.movements.iter().filter(|moved| !moved.rises());
+    let heaviest = falls.max_by(|a, b| a.from.total_cmp(&b.from));
+    let given_up = heaviest.map_or(to - from, |stable| {
+        before.share(stable.destination).max(stable.from)
+            - after.share(stable.destination).max(stable.to)
+    });
+    (from, from + (to - from).min(given_up.max(0.0)))
+}
+
+fn refusal(case: &Case<'_>, change: &Change, flow: &Flow, moved: &Movement) -> String {
+    let destination = change.destinations.get(moved.destination);
+    let step = &case.policy.spec().step;
+    let (from, to) = (percent(moved.from), percent(moved.to));
+    let mut message = format!(
+        "{} would go from {from} to {to} in one write; {}",
+        destination.label,
+        limit(case, moved.from * 100.0)
+    );
+    if let Some(origin) = origin(flow) {
+        message.push_str(&format!("\n  {origin}"));
+    }
+    let Some(after) = &flow.after else { return message };
+    if let Some(swapped) = swapped(change, case, flow, moved) {
+        message.push_str(&format!("\n  {swapped}"));
+    }
+    let route = &case.object.spec.routes(flow.protocol)[after.route];
+    let total = if route.route.len() < 2 { 100 } else { route.total_weight() };
+    let reached = reached_through_others(after, moved);
+    let most =
+        ((step.limit(moved.from * 100.0) / 100.0 - reached) / (1.0 - reached)).clamp(0.0, 1.0);
+    let weight = (most * total as f64 + TOLERANCE).floor() as u64;
+    let name = short_name(destination);
+    let of = if total == 100 { String::new() } else { format!(" of {total}") };
+    message.push_str(&match (step.ladder.is_empty(), weight) {
+        (_, 0) => format!("\n  Passes now: {name} at 0; clients that reach it otherwise already get what one write may give."),
+        (true, weight) => format!("\n  Passes now: {name} up to {weight}{of}."),
+        (false, weight) => format!("\n  Passes now: {name}: {weight}{of}, the next rung."),
+    });
+    if reached > TOLERANCE {
+        message.push_str(&format!(
+            "\n  {} of the rest reaches {name}, too, because it is sent to endpoints that include those of {name}.",
+            percent(reached)
+        ));
+    }
+    message
+}
+
+/// The part of the other destinations' requests that reaches the canary by overlapping with it.
+fn reached_through_others(after: &Side, moved: &Movement) -> f64 {
+    let own = after.share(moved.destination);
+    if own >= 1.0 - TOLERANCE {
+        0.0
+    } else {
+        ((moved.to - own) / (1.0 - own)).clamp(0.0, 1.0 - TOLERANCE)
+    }
+}
+
+fn together_refusal(case: &Case<'_>, change: &Change, flow: &Flow) -> String {
+    let (from, to) = all_canaries(flow);
+    let canaries =
+        flow.movements.iter().filter(|moved| moved.rises() && moved.class == Class::Canary);
+    let canaries =
+        canaries.map(|moved| change.destinations.get(moved.destination)).collect::<Vec<_>>();
+    let labels = list(&canaries.iter().map(|canary| canary.label.clone()).collect::<Vec<_>>());
+    let names =
+        list(&canaries.iter().map(|canary| short_name(canary).to_owned()).collect::<Vec<_>>());
+    let most = (from * 100.0 + case.policy.spec().step.max()).min(100.0);
+    format!(
+        "{labels} together would go from {} to {} in one write; {}\n  Passes now: {names} up to {} together.",
+        percent(from),
+        percent(to),
+        limit(case, from * 100.0),
+        number(most.floor())
+    )
+}
+
+/// What the policy allows, in its own words.
+fn limit(case: &Case<'_>, from: f64) -> String {
+    let step = &case.policy.spec().step;
+    let whose = if case.policy.name() == "default" {
+        "policy default".to_owned()
+    } else {
+        format!("policy {}", case.policy.name())
+    };
+    if !step.ladder.is_empty() {
+        let rungs = step.ladder.iter().map(|rung| number(*rung)).collect::<Vec<_>>();
+        return format!("the steps here are {} ({whose})", list(&rungs));
+    }
+    match step.initial {
+        Some(initial) if from <= TOLERANCE && initial < step.max() => {
+            format!("a canary starts with {} % at the most here ({whose})", number(initial))
+        }
+        _ => format!("{} points is the most here ({whose})", number(step.max())),
+    }
+}
+
+/// Who served the requests, where the old object does not show it at the same place.
+fn origin(flow: &Flow) -> Option<String> {
+    let (before, after) = (flow.before.as_ref()?, flow.after.as_ref()?);
+    match &flow.base {
+        Base::Plain(host) => Some(format!(
+            "No VirtualService routes {host} now: its requests go to all ready endpoints alike."
+        )),
+        Base::InForce(name) => Some(format!("VirtualService {name} routes these requests now.")),
+        Base::Stored if before.route != after.route || !flow.existed => {
+            let was = flow.protocol.path(before.route);
+            let what = if flow.condition.is_catch_all() {
+                "All requests without a route of their own"
+            } else {
+                "These requests"
+            };
+            Some(format!("{what} are served by {was} of the stored object now."))
+        }
+        _ => None,
+    }
+}
+
+/// The classic slip: the right weights at the wrong destinations.
+fn swapped(change: &Change, case: &Case<'_>, flow: &Flow, moved: &Movement) -> Option<String> {
+    let (before, after) = (flow.before.as_ref()?, flow.after.as_ref()?);
+    let carrying =
+        after.shares.iter().filter(|share| share.fraction > 0.0).collect::<Vec<&Share>>();
+    let [first, second] = carrying.as_slice() else { return None };
+    let (own, other) =
+        if first.destination == moved.destination { (first, second) } else { (second, first) };
+    let step = &case.policy.spec().step;
+    let meant = other.fraction * 100.0;
+    let plausible = own.destination == moved.destination
+        && own.fraction > 0.5
+        && meant > moved.from * 100.0 + TOLERANCE
+        && meant <= step.limit(moved.from * 100.0) + TOLERANCE
+        && step.is_rung(meant);
+    if !plausible {
+        return None;
+    }
+    let route = &case.object.spec.routes(flow.protocol)[after.route].route;
+    let weight = |share: &Share| route[share.entry].effective_weight();
+    let (canary, stable) =
+        (change.destinations.get(own.destination), change.destinations.get(other.destination));
+    let (canary, stable) = (short_name(canary), short_name(stable));
+    Some(format!(
+        "The weights look swapped: {stable} carries {} now and would keep {}. Did you mean {stable}: {}, {canary}: {}?",
+        percent(before.share(other.destination)),
+        percent(other.fraction),
+        weight(own),
+        weight(other)
+    ))
+}
+
+fn note(change: &Change, flow: &Flow, moved: &Movement) -> String {
+    let destination = change.destinations.get(moved.destination);
+    let goes =
+        format!("{} goes from {} to {}", destination.label, percent(moved.from), percent(moved.to));
+    match moved.class {
+        Class::Evacuation => {
+            let left = flow
+                .before
+                .iter()
+                .flat_map(|before| &before.shares)
+                .filter(|share| share.fraction > 0.0);
+            let left = left.filter(|share| share.destination != moved.destination);
+            let left = left
+                .map(|share| change.destinations.get(share.destination).label.clone())
+                .collect::<Vec<_>>();
+            format!("{goes}: taken as an evacuation, because {} has no ready endpoint", list(&left))
+        }
+        Class::Rollback => {
+            format!("{goes}: taken as a rollback, because it is older than what it takes over from")
+        }
+        _ => format!(
+            "{goes}: admitted, because nothing tells whether this is a rollback; `roles` in the policy would"
+        ),
+    }
+}
+
+/// The name that stands beside a weight: the subset, else the host.
+fn short_name(destination: &Destination) -> &str {
+    if destination.subset.is_empty() { &destination.label } else { &destination.subset }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_limit_follows_max_initial_and_ladder() {
+        let step = |max, initial, ladder: &[f64]| Step { max, initial, ladder: ladder.to_vec() };
+        for (step, from, want) in [
+            (step(None, None, &[]), 0.0, 50.0),
+            (step(None, None, &[]), 60.0, 100.0),
+            (step(Some(20.0), Some(5.0), &[]), 0.0, 5.0),
+            (step(Some(20.0), Some(5.0), &[]), 5.0, 25.0),
+            (step(None, None, &[1.0, 10.0, 50.0, 100.0]), 1.0, 10.0),
+            (step(None, None, &[1.0, 100.0]), 1.0, 100.0),
+        ] {
+            assert_eq!(step.limit(from), want, "{step:?} from {from}");
+        }
+    }
+}

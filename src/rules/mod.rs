@@ -1,0 +1,22 @@
+//! The rule book: a file here, its `mod` line, its line in [`ALL`]. Nothing else names a rule.
+
+mod canary_step;
+mod destination_exists;
+mod route_reachable;
+mod structure;
+mod subset_defined;
+mod subset_ready;
+mod weight_sum;
+
+use crate::policy::Entry;
+
+/// Every rule, in the order users see them.
+pub static ALL: &[Entry] = &[
+    Entry::of::<structure::Structure>(),
+    Entry::of::<weight_sum::WeightSum>(),
+    Entry::of::<canary_step::CanaryStep>(),
+    Entry::of::<subset_defined::SubsetDefined>(),
+    Entry::of::<subset_ready::SubsetReady>(),
+    Entry::of::<destination_exists::DestinationExists>(),
+    Entry::of::<route_reachable::RouteReachable>(),
+];

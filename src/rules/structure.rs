@@ -1,0 +1,141 @@
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use crate::istio::{FieldPath, Protocol, Route, RouteDestination};
+use crate::policy::{Action, Case, Report, Rule, Stage};
+
+/// An object that is broken for everyone is refused, whoever writes it.
+///
+/// Refuses a destination without a host or with a host that can never be one (a wildcard, an IP address, characters no host
+/// has), a negative weight or one above 2147483647, several destinations whose weights add up to 0 or to more than
+/// 4294967295, an object without any route, and a route that neither routes nor redirects nor answers.
+///
+/// The API server stores all of these. A tcp or tls route whose weights are all 0 makes istiod crash, again after every
+/// restart; an http route with a total of 0 or above 4294967295 makes Envoy refuse the route table of that port, so that later
+/// changes of other teams are lost too.
+///
+/// Its action cannot be changed. What the stored object already had is a warning, so that a rollback of another route passes.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub(super) struct Structure {}
+
+/// The largest total weight that Envoy takes (`route_components.proto` `WeightedCluster.total_weight`, a `uint32`).
+const MOST_TOTAL: u64 = u32::MAX as u64;
+
+/// The largest weight that the CRD takes: `format: int32`.
+const MOST_WEIGHT: i64 = i32::MAX as i64;
+
+impl Rule for Structure {
+    const ID: &'static str = "structure";
+    const ACTION: Action = Action::Deny;
+    const STAGE: Stage = Stage::Broken;
+
+    fn check(&self, case: &Case<'_>, report: &mut Report<'_>) {
+        let spec = &case.object.spec;
+        if Protocol::ALL.iter().all(|&protocol| spec.routes(protocol).is_empty()) {
+            let message = "there is no http, tcp or tls route: Istio refuses the object or ignores it\n  \
+                           Passes: at least one route, for instance http: [{route: [{destination: {host: NAME}}]}]";
+            report.violation(FieldPath::spec(), message.to_owned(), "no-route".to_owned(), 0.0);
+        }
+        for protocol in Protocol::ALL {
+            for (index, route) in spec.routes(protocol).iter().enumerate() {
+                check_route(protocol, protocol.path(index), route, report);
+            }
+        }
+    }
+}
+
+fn check_route(protocol: Protocol, path: FieldPath, route: &Route, report: &mut Report<'_>) {
+    let answers =
+        route.redirect.is_some() || route.direct_response.is_some() || route.delegate.is_some();
+    if route.route.is_empty() && !(protocol == Protocol::Http && answers) {
+        let message = match protocol {
+            Protocol::Http => {
+                "the route has no route, redirect, directResponse or delegate: it says nothing"
+            }
+            _ => "the route has no destination: it says nothing",
+        };
+        let message = format!("{message}\n  Passes: route: [{{destination: {{host: NAME}}}}]");
+        report.violation(path.clone(), message, format!("empty {}", conditions(route)), 0.0);
+    }
+    for (index, written) in route.route.iter().enumerate() {
+        check_destination(path.clone().field("route").index(index), written, report);
+    }
+    if route.route.len() < 2 {
+        return;
+    }
+    let total = route.total_weight();
+    let (what, next) = match (total, protocol) {
+        (0, Protocol::Http) => (
+            "the weights of several destinations add up to 0: Envoy refuses the route table of this port, for all hosts",
+            "an omitted weight is 0; give each destination its weight",
+        ),
+        (0, _) => (
+            "the weights of several destinations add up to 0: istiod crashes on it, again after every restart",
+            "an omitted weight is 0; give each destination its weight",
+        ),
+        (total, _) if total > MOST_TOTAL => (
+            "the weights add up to more than 4294967295: Envoy refuses the route table of this port, for all hosts",
+            "weights that add up to 100",
+        ),
+        _ => return,
+    };
+    let key = format!("total {} {}", protocol.field(), conditions(route));
+    report.violation(path.field("route"), format!("{what}\n  Passes: {next}."), key, 0.0);
+}
+
+fn check_destination(path: FieldPath, written: &RouteDestination, report: &mut Report<'_>) {
+    let host = written.destination.host.as_str();
+    if let Some(what) = impossible(host) {
+        let at = path.clone().field("destination").field("host");
+        let message = format!(
+            "{what}\n  Passes: the name of a Service, such as reviews or reviews.shop.svc.cluster.local."
+        );
+        report.violation(at, message, format!("host {host:?}"), 0.0);
+    }
+    let Some(weight) = written.weight else { return };
+    let what = match weight {
+        weight if weight < 0 => format!("the weight is {weight}; a weight cannot be negative"),
+        weight if weight > MOST_WEIGHT => {
+            format!("the weight is {weight}; the largest that Istio takes is 2147483647")
+        }
+        _ => return,
+    };
+    let key = format!("weight {host} {} {weight}", written.destination.subset);
+    report.violation(
+        path.field("weight"),
+        format!("{what}\n  Passes: weights from 0 to 100 that add up to 100."),
+        key,
+        0.0,
+    );
+}
+
+/// Why `host` can never be the host of a destination (`validation.go` `validateDestination`).
+fn impossible(host: &str) -> Option<String> {
+    if host.is_empty() {
+        return Some("the destination names no host".to_owned());
+    }
+    if host.contains('*') {
+        return Some(format!("{host:?} is a wildcard; a destination is one host"));
+    }
+    if host.parse::<std::net::IpAddr>().is_ok() {
+        return Some(format!("{host:?} is an IP address; a destination is a host name"));
+    }
+    let fits =
+        |character: char| character.is_ascii_alphanumeric() || matches!(character, '-' | '.' | '_');
+    if let Some(odd) = host.chars().find(|&character| !fits(character)) {
+        return Some(format!("{host:?} holds {odd:?}, which no host name does"));
+    }
+    let is_label =
+        |label: &str| !label.starts_with('-') && !label.ends_with('-') && label.len() <= 63;
+    let labels = host.strip_suffix('.').unwrap_or(host).split('.');
+    if host.len() > 255 || !labels.into_iter().all(|label| !label.is_empty() && is_label(label)) {
+        return Some(format!("{host:?} is no host name"));
+    }
+    None
+}
+
+/// Names a route whatever its place: by what it matches.
+fn conditions(route: &Route) -> String {
+    format!("{} {:?}", route.name, route.r#match)
+}

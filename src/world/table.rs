@@ -1,0 +1,54 @@
+use std::collections::HashMap;
+
+/// Objects by namespace and name, found without building a key.
+#[derive(Debug)]
+pub(super) struct Table<T>(HashMap<String, HashMap<String, T>>);
+
+impl<T> Default for Table<T> {
+    fn default() -> Self {
+        Self(HashMap::new())
+    }
+}
+
+impl<T> Table<T> {
+    pub(super) fn get(&self, namespace: &str, name: &str) -> Option<&T> {
+        self.0.get(namespace)?.get(name)
+    }
+
+    pub(super) fn get_mut(&mut self, namespace: &str, name: &str) -> Option<&mut T> {
+        self.0.get_mut(namespace)?.get_mut(name)
+    }
+
+    pub(super) fn insert(&mut self, namespace: &str, name: &str, value: T) -> Option<T> {
+        if !self.0.contains_key(namespace) {
+            self.0.insert(namespace.to_owned(), HashMap::new());
+        }
+        self.0.get_mut(namespace)?.insert(name.to_owned(), value)
+    }
+
+    pub(super) fn remove(&mut self, namespace: &str, name: &str) -> Option<T> {
+        let names = self.0.get_mut(namespace)?;
+        let value = names.remove(name);
+        if names.is_empty() {
+            self.0.remove(namespace);
+        }
+        value
+    }
+
+    /// All objects, in no order.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &T> {
+        self.0.values().flat_map(HashMap::values)
+    }
+
+    /// The objects of one namespace with their names, in no order.
+    pub(super) fn of_namespace(&self, namespace: &str) -> impl Iterator<Item = (&String, &T)> {
+        self.0.get(namespace).into_iter().flatten()
+    }
+
+    pub(super) fn names(&self) -> Vec<(String, String)> {
+        let pairs = |(namespace, names): (&String, &HashMap<String, T>)| {
+            names.keys().map(|name| (namespace.clone(), name.clone())).collect::<Vec<_>>()
+        };
+        self.0.iter().flat_map(pairs).collect()
+    }
+}

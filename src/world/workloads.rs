@@ -1,0 +1,133 @@
+use std::collections::BTreeMap;
+
+use super::endpoints::is_topology;
+use super::labels::{LabelSets, SetId};
+use super::table::Table;
+use super::{Kind, Pod, World};
+use crate::istio::{Host, Timestamp};
+
+/// The parts of a Deployment, ReplicaSet, StatefulSet or DaemonSet that a verdict reads.
+#[derive(Debug, Clone)]
+pub struct Workload {
+    /// Which of the four.
+    pub kind: Kind,
+    /// `metadata.namespace`.
+    pub namespace: String,
+    /// `metadata.name`.
+    pub name: String,
+    /// `spec.template.metadata.labels`.
+    pub labels: BTreeMap<String, String>,
+    /// `metadata.creationTimestamp`.
+    pub created: Option<Timestamp>,
+    /// The name of the controlling owner, for a ReplicaSet that has one.
+    pub owner: Option<String>,
+    /// `spec.replicas` is 0: an old ReplicaSet that is only kept for its history.
+    pub is_empty: bool,
+}
+
+/// How old what a destination selects is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Age {
+    /// When the oldest of the workloads was created.
+    pub workload: Option<Timestamp>,
+    /// When the ReplicaSet that now carries its Pods was created, which is when its present version was deployed.
+    pub revision: Option<Timestamp>,
+}
+
+#[derive(Debug)]
+struct Kept {
+    labels: SetId,
+    created: Option<Timestamp>,
+    owner: Option<String>,
+    is_empty: bool,
+}
+
+/// Workloads, one table per kind.
+#[derive(Debug, Default)]
+pub(super) struct Workloads(BTreeMap<Kind, Table<Kept>>);
+
+impl Workloads {
+    pub(super) fn apply(&mut self, workload: Workload, labels: &mut LabelSets) {
+        let Workload { kind, namespace, name, labels: carried, created, owner, is_empty } =
+            workload;
+        let kept = Kept { labels: labels.acquire(&carried), created, owner, is_empty };
+        if let Some(old) = self.0.entry(kind).or_default().insert(&namespace, &name, kept) {
+            labels.release(old.labels);
+        }
+    }
+
+    /// A Pod that nobody controls is a workload of its own.
+    pub(super) fn apply_pod(&mut self, pod: Pod, labels: &mut LabelSets) {
+        let Pod { namespace, name, labels: carried, created, is_controlled } = pod;
+        if is_controlled {
+            return self.delete(Kind::Pod, &namespace, &name, labels);
+        }
+        let kind = Kind::Pod;
+        self.apply(
+            Workload {
+                kind,
+                namespace,
+                name,
+                labels: carried,
+                created,
+                owner: None,
+                is_empty: false,
+            },
+            labels,
+        );
+    }
+
+    pub(super) fn delete(
+        &mut self,
+        kind: Kind,
+        namespace: &str,
+        name: &str,
+        labels: &mut LabelSets,
+    ) {
+        if let Some(old) = self.0.get_mut(&kind).and_then(|table| table.remove(namespace, name)) {
+            labels.release(old.labels);
+        }
+    }
+
+    pub(super) fn names(&self, kind: Kind) -> Vec<(String, String)> {
+        self.0.get(&kind).map(Table::names).unwrap_or_default()
+    }
+}
+
+impl World {
+    /// The age of what the Service of `host` selects with `labels`; nothing is known of other hosts.
+    pub fn age(&self, host: &Host, labels: &BTreeMap<String, String>) -> Age {
+        let Some((name, namespace)) = host.service(&self.mesh.domain) else {
+            return Age::default();
+        };
+        let Some(service) = self.service(namespace, name) else { return Age::default() };
+        if service.selector.is_empty() {
+            return Age::default();
+        }
+        let carried = labels.iter().filter(|(key, _)| !is_topology(key));
+        let Some(query) = self.labels.query(service.selector.iter().chain(carried)) else {
+            return Age::default();
+        };
+        let matching = |kind| {
+            let table = self
+                .workloads
+                .0
+                .get(&kind)
+                .into_iter()
+                .flat_map(|table| table.of_namespace(namespace));
+            table.filter(|(_, kept)| self.labels.satisfies(kept.labels, &query))
+        };
+        let owners = [Kind::Deployment, Kind::StatefulSet, Kind::DaemonSet, Kind::Pod];
+        let workload =
+            owners.into_iter().flat_map(matching).filter_map(|(_, kept)| kept.created).min();
+        let current = matching(Kind::ReplicaSet).filter(|(_, kept)| !kept.is_empty);
+        // A rollout in progress has two: the younger one is what will stay. Of several workloads the oldest speaks.
+        let mut revisions: BTreeMap<&str, Timestamp> = BTreeMap::new();
+        for (name, kept) in current {
+            let Some(created) = kept.created else { continue };
+            let of = revisions.entry(kept.owner.as_deref().unwrap_or(name)).or_insert(created);
+            *of = created.max(*of);
+        }
+        Age { workload, revision: revisions.values().min().copied() }
+    }
+}
