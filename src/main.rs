@@ -1,1 +1,7 @@
-fn main() {}
+//! `sluicegate`: see `sluicegate --help`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    sluicegate::cli::main()
+}

@@ -1,1 +1,55 @@
-//! placeholder
+//! The command line: arguments in, one of four verbs, an exit code out.
+//!
+//! Exit codes: 0 admitted, 1 denied, 2 unusable input.
+
+mod check;
+mod policy;
+mod rules;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+pub use rules::table as rules_table;
+
+/// The exit code of input that cannot be used.
+const UNUSABLE: u8 = 2;
+
+/// A Kubernetes admission webhook that refuses unsafe Istio traffic shifts before they reach the mesh.
+#[derive(Debug, Parser)]
+#[command(name = "sluicegate", version, propagate_version = true)]
+struct Arguments {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Judge VirtualServices in files, without a cluster.
+    Check(check::Check),
+    /// List the rules, or print one rule's manual.
+    Rules(rules::Rules),
+}
+
+/// Runs the command line of this process.
+pub fn main() -> ExitCode {
+    let outcome = match Arguments::parse().verb {
+        Verb::Check(check) => check.run(),
+        Verb::Rules(rules) => rules.run(),
+    };
+    outcome.unwrap_or_else(|error| {
+        complain(&format!("{error:#}"));
+        ExitCode::from(UNUSABLE)
+    })
+}
+
+/// Says something to the person at the terminal, beside the output proper.
+#[expect(clippy::print_stderr, reason = "the command line's own voice")]
+fn complain(text: &str) {
+    eprintln!("sluicegate: {text}");
+}
+
+/// Writes output; a reader that has gone away (`| head`) is no error.
+fn print(text: &str) {
+    use std::io::Write as _;
+    let _ = std::io::stdout().lock().write_all(text.as_bytes());
+}

@@ -74,10 +74,7 @@ fn located<T: for<'de> Deserialize<'de>>(text: &str, below: &str) -> ShapeError 
         Err(error) => (error.path().to_string(), error.inner().to_string()),
         Ok(_) => (".".to_owned(), "is no JSON object of this kind".to_owned()),
     };
-    let reason = match reason.split_once(" at line ") {
-        Some((reason, _)) => reason.to_owned(),
-        None => reason,
-    };
+    let reason = plain(reason.split(" at line ").next().unwrap_or(&reason));
     let path = match (below, path.as_str()) {
         ("", ".") => "object".to_owned(),
         ("", path) => path.to_owned(),
@@ -85,6 +82,26 @@ fn located<T: for<'de> Deserialize<'de>>(text: &str, below: &str) -> ShapeError 
         (below, path) => format!("{below}.{path}"),
     };
     ShapeError { path: FieldPath::parsed(path), reason }
+}
+
+/// serde's words for a wrong type, in those of a person who writes YAML.
+fn plain(reason: &str) -> String {
+    let types =
+        reason.strip_prefix("invalid type: ").and_then(|rest| rest.split_once(", expected "));
+    let Some((found, expected)) = types else { return reason.to_owned() };
+    let name = |word: &str| match word {
+        "map" | "a map" => "an object".to_owned(),
+        "sequence" | "a sequence" => "a list".to_owned(),
+        "null" => "nothing".to_owned(),
+        "i64" | "u32" => "a whole number".to_owned(),
+        "a string" => "text".to_owned(),
+        "a boolean" => "true or false".to_owned(),
+        word if word.starts_with("struct ") => "an object".to_owned(),
+        word => {
+            word.strip_prefix("string ").map_or(word.to_owned(), |text| format!("the text {text}"))
+        }
+    };
+    format!("this is {}; {} is expected", name(found), name(expected))
 }
 
 #[cfg(test)]

@@ -159,17 +159,17 @@ fn refusal(case: &Case<'_>, change: &Change, flow: &Flow, moved: &Movement) -> S
     let weight = (most * total as f64 + TOLERANCE).floor() as u64;
     let name = short_name(destination);
     let of = if total == 100 { String::new() } else { format!(" of {total}") };
-    message.push_str(&match (step.ladder.is_empty(), weight) {
-        (_, 0) => format!("\n  Passes now: {name} at 0; clients that reach it otherwise already get what one write may give."),
-        (true, weight) => format!("\n  Passes now: {name} up to {weight}{of}."),
-        (false, weight) => format!("\n  Passes now: {name}: {weight}{of}, the next rung."),
-    });
     if reached > TOLERANCE {
         message.push_str(&format!(
-            "\n  {} of the rest reaches {name}, too, because it is sent to endpoints that include those of {name}.",
+            "\n  {} of what goes to the other destinations reaches {name}, too: they select its endpoints as well.",
             percent(reached)
         ));
     }
+    message.push_str(&match (step.ladder.is_empty(), weight) {
+        (_, 0) => format!("\n  Passes now: a subset without the pods of {name} for the rest; then {name} may start."),
+        (true, weight) => format!("\n  Passes now: {name} up to {weight}{of}."),
+        (false, weight) => format!("\n  Passes now: {name}: {weight}{of}, the next rung."),
+    });
     message
 }
 
@@ -254,9 +254,9 @@ fn swapped(change: &Change, case: &Case<'_>, flow: &Flow, moved: &Movement) -> O
     let step = &case.policy.spec().step;
     let meant = other.fraction * 100.0;
     let plausible = own.destination == moved.destination
-        && own.fraction > 0.5
-        && meant > moved.from * 100.0 + TOLERANCE
-        && meant <= step.limit(moved.from * 100.0) + TOLERANCE
+        && own.fraction >= 0.75
+        && meant >= moved.from * 100.0 - TOLERANCE
+        && meant <= step.limit(moved.from * 100.0).max(moved.from * 100.0) + TOLERANCE
         && step.is_rung(meant);
     if !plausible {
         return None;

@@ -46,11 +46,16 @@ fn missing_host(
     let path = carried.path().field("destination").field("host");
     let written = carried.written.destination.host.as_str();
     let share = percent(carried.share);
-    if let Some(meant) = meant(case, written) {
-        let (short, full) = meant;
+    if let Some((short, full)) = meant(case, written) {
+        let why = if written.chars().any(|character| character.is_ascii_uppercase()) {
+            "Istio compares host names with their case"
+        } else if written.ends_with('.') {
+            "a dot at the end is part of the name for Istio"
+        } else {
+            "Istio completes only names without a dot, and only in the VirtualService's own namespace"
+        };
         let message = format!(
-            "{share} would get 503: {written} never resolves; Istio completes only names without a dot, and only in the \
-             VirtualService's own namespace\n  Passes: {full}{short}"
+            "{share} would get 503: {written:?} never resolves; {why}\n  Passes: {full}{short}"
         );
         // Wrong is not absent: neither a first install nor a dry run makes this name resolve.
         let gravity = if carried.rises && !is_harmless(carried) {

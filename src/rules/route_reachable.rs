@@ -98,6 +98,7 @@ fn check_hidden(
     };
     let is_split = front.route.len() == 1 && hidden.route.len() == 1;
     let mut message = format!("never reached: {why}");
+    let mut is_told = false;
     if is_split {
         let (first, second) = (&front.route[0], &hidden.route[0]);
         message.push_str(&format!(", so {} and {} nothing", names(front), name(second)));
@@ -106,7 +107,8 @@ fn check_hidden(
             (Some(a), Some(b)) if a + b == 100 => (a, b),
             _ => (90, 10),
         };
-        if weighted || conditions[by.route] == conditions[index] {
+        if weighted && by.is_plain {
+            is_told = true;
             message.push_str(&format!(
                 "\n  A split is one route with two destinations: route: [{{destination: {}, weight: {a}}}, {{destination: {}, weight: {b}}}]",
                 target(first),
@@ -117,6 +119,10 @@ fn check_hidden(
     if !conditions[index].iter().any(|own| conditions[by.route].contains(own)) {
         message.push_str(&format!(
             "\n  Passes: {path} in front of {front_path}: the first match wins."
+        ));
+    } else if !is_told {
+        message.push_str(&format!(
+            "\n  Passes: a narrower match for {front_path}, or the object without this route."
         ));
     }
     if by.is_plain {

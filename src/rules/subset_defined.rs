@@ -91,10 +91,9 @@ fn message(
     }
     let elsewhere = case.world.rules_defining(&destination.host, subset);
     if let Some(rule) = elsewhere.first() {
-        let why = if rules.is_empty() {
-            "these clients do not see it"
-        } else {
-            "it is hidden or not merged"
+        let why = match rules.last() {
+            None => "its exportTo keeps it from these clients".to_owned(),
+            Some(instead) => format!("{} takes its place for these clients", full(instead)),
         };
         message.push_str(&format!("\n  {} does define {subset}, but {why}.", full(rule)));
     }

@@ -188,7 +188,7 @@ fn message(
     } else {
         found.pods.join("; ")
     };
-    let none = if ready + unready == 0 {
+    let none = if ready + unready == 0 && !found.pods.is_empty() {
         format!("; none carries {}", label_map(wanted))
     } else {
         String::new()
@@ -211,7 +211,13 @@ fn message(
             list(&wanted.iter().map(|(key, value)| format!("{key}={value}")).collect::<Vec<_>>())
         ),
         None if unready > 0 => "\n  Passes: the same write as soon as these pods are ready.".to_owned(),
-        None => format!("\n  Passes: ready pods of {} that carry {} first, then this.", service.name, label_map(wanted)),
+        None => format!(
+            "\n  Passes: {} of {} that {} {} first, then this.",
+            counted(least, "ready pod"),
+            service.name,
+            carry(least),
+            label_map(wanted)
+        ),
     });
     message
 }

@@ -108,10 +108,10 @@ fn add_hidden_subsets(flows: &[Flow], destinations: &mut Destinations, context: 
         .retain(|&at| destinations.get(at).labels.as_ref().is_some_and(|labels| labels.is_empty()));
     for at in whole {
         let host = destinations.get(at).host.clone();
-        let rules = context.world.destination_rules(&host, context.client);
-        let names = rules
-            .iter()
-            .flat_map(|rule| rule.spec.subsets.iter().map(|subset| subset.name.clone()));
+        let rules = context.clients.iter();
+        let rules = rules.flat_map(|client| context.world.destination_rules(&host, client));
+        let names =
+            rules.flat_map(|rule| rule.spec.subsets.iter().map(|subset| subset.name.clone()));
         for name in names.collect::<Vec<_>>() {
             destinations.add_resolved(host.clone(), &name, context);
         }

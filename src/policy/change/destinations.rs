@@ -15,7 +15,7 @@ pub struct Destination {
     pub subset: String,
     /// As messages say it: `reviews/v2`.
     pub label: String,
-    /// The labels that it selects by, empty for all; `None` where no DestinationRule in force defines the subset.
+    /// The labels that it selects by, empty for all; `None` where no DestinationRule in force for any client defines the subset.
     pub labels: Option<BTreeMap<String, String>>,
     /// What it selects; `None` where that is not known.
     pub endpoints: Option<Endpoints>,
@@ -80,7 +80,7 @@ impl Destination {
 pub struct Destinations(Vec<Destination>);
 
 impl Destinations {
-    /// The number of the destination that `written` names, in an object of `namespace`, seen by clients of `client`.
+    /// The number of the destination that `written` names, in an object of `namespace`.
     pub(super) fn add(
         &mut self,
         written: &istio::Destination,
@@ -102,13 +102,14 @@ impl Destinations {
         {
             return at;
         }
-        let Context { world, roles, client, namespace, is_blind } = *context;
+        let Context { world, roles, clients, namespace, is_blind } = *context;
         let labels = if subset.is_empty() {
             Some(BTreeMap::new())
         } else if is_blind {
             None
         } else {
-            world.subset(&host, subset, client).map(|subset| subset.labels.clone())
+            let seen = clients.iter().find_map(|client| world.subset(&host, subset, client));
+            seen.map(|subset| subset.labels.clone())
         };
         if let Some(labels) = &labels {
             let same =
@@ -187,8 +188,8 @@ impl Destinations {
 pub(super) struct Context<'a> {
     pub(super) world: &'a World,
     pub(super) roles: &'a Roles,
-    /// The namespace whose clients are asked about.
-    pub(super) client: &'a str,
+    /// The namespaces whose clients are asked about.
+    pub(super) clients: &'a [String],
     /// The namespace of the object under review, in which names are said short.
     pub(super) namespace: &'a str,
     /// Only the two objects may be used as evidence.

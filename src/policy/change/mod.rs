@@ -129,7 +129,7 @@ impl Change {
         let context = Context {
             world,
             roles: &policy.roles,
-            client: clients.first().map_or(ANY_NAMESPACE, String::as_str),
+            clients: &clients,
             namespace: &review.namespace,
             is_blind,
         };
@@ -186,12 +186,12 @@ impl Change {
         self.flows.iter().flat_map(|flow| flow.movements.iter().map(move |moved| (flow, moved)))
     }
 
-    /// Whether requests that somebody answers now would be hurt if `destination` did not answer: whoever serves them has a
-    /// ready endpoint, or, where nobody served them, the destination's host has one.
+    /// Whether requests that somebody answers now would be hurt if `destination` did not answer: its host has a ready endpoint,
+    /// or whoever serves these requests now has one. On a first install nothing has.
     pub fn is_live(&self, flow: &Flow, destination: usize, world: &World) -> bool {
         let host_serves =
             |host: &Host| world.endpoints(host).is_some_and(|endpoints| endpoints.ready() > 0);
-        if host_serves(&self.destinations.get(destination).host) && flow.base != Base::Stored {
+        if host_serves(&self.destinations.get(destination).host) {
             return true;
         }
         match (&flow.base, &flow.before) {
@@ -203,7 +203,7 @@ impl Change {
                     .map(|share| self.destinations.get(share.destination))
                     .any(Destination::serves)
             }
-            (_, None) => host_serves(&self.destinations.get(destination).host),
+            (_, None) => false,
         }
     }
 }

@@ -1,0 +1,25 @@
+# What people type. Everything is built into target/.
+
+.PHONY: demo test platform lint bench
+
+## demo: the gate refusing incidents over real HTTPS, with an example world
+demo:
+	cargo run --quiet --locked -- demo
+
+## test: everything that needs no root: Rust tests and the real control plane
+test: platform
+	cargo test --locked --no-fail-fast
+
+## platform: kube-apiserver, kube-controller-manager, kubectl and etcd, from source, into target/platform
+platform:
+	tests/platform/build.sh
+
+## lint: format, lints and docs as CI wants them
+lint:
+	cargo fmt --check
+	cargo clippy --locked --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" cargo doc --locked --no-deps
+
+## bench: parse, evaluate and index
+bench:
+	cargo bench --locked

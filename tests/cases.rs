@@ -1,0 +1,172 @@
+//! Golden cases: `tests/cases/<rule>/<what-happens>.yaml`, objects in, answer out, each a test with its own name.
+//!
+//! `UPDATE_EXPECT=1 cargo test --test cases` rewrites the answers; read what changed before you commit it.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use libtest_mimic::{Arguments, Failed, Trial};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use sluicegate::cluster::{self, Document};
+use sluicegate::policy::{Operation, Policies, Policy, Review, Verdict, evaluate};
+use sluicegate::rules;
+use sluicegate::world::{Mesh, World};
+
+/// What stands between the input and the answer of a case.
+const EXPECT: &str = "expect: |\n";
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Case {
+    /// The `spec` of the policy in force.
+    policy: Option<Value>,
+    /// Files of `worlds/`.
+    #[serde(default)]
+    world: Vec<String>,
+    /// Further objects; one of the same kind and name replaces an earlier one.
+    #[serde(default)]
+    cluster: Vec<Value>,
+    /// The stored object: whole, or only its `spec` (name reviews, namespace shop, hosts reviews).
+    old: Option<Value>,
+    /// The object to be stored, likewise.
+    new: Option<Value>,
+    /// `DELETE`; otherwise the objects tell.
+    operation: Option<String>,
+    #[serde(default)]
+    user: String,
+    #[serde(default)]
+    dry_run: bool,
+    /// No kind is listed yet.
+    #[serde(default)]
+    blind: bool,
+    /// No world is given at all.
+    #[serde(default)]
+    blank: bool,
+}
+
+fn main() {
+    let arguments = Arguments::from_args();
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases");
+    let mut files = Vec::new();
+    collect(&root, &mut files);
+    files.sort();
+    let trials = files.into_iter().map(|path| {
+        let name =
+            path.strip_prefix(&root).unwrap_or(&path).with_extension("").display().to_string();
+        Trial::test(name, move || check(&path))
+    });
+    libtest_mimic::run(&arguments, trials.collect()).exit();
+}
+
+fn collect(folder: &Path, files: &mut Vec<PathBuf>) {
+    let entries = fs::read_dir(folder)
+        .expect("a folder of cases")
+        .map(|entry| entry.expect("an entry").path());
+    for path in entries {
+        if path.is_dir() {
+            if path.file_name().is_some_and(|name| name != "worlds") {
+                collect(&path, files);
+            }
+        } else {
+            files.push(path);
+        }
+    }
+}
+
+fn check(path: &Path) -> Result<(), Failed> {
+    let text = fs::read_to_string(path)?;
+    let (input, expect) = text.split_once(EXPECT).ok_or("a case ends with `expect: |`")?;
+    let mut documents = cluster::parse(&path.display().to_string(), input)?;
+    let value = documents.pop().ok_or("a case holds one document")?.value;
+    let verdict = answer(serde_json::from_value(value)?)?;
+    let actual = say(&verdict);
+    if actual == expect {
+        return Ok(());
+    }
+    if std::env::var_os("UPDATE_EXPECT").is_some() {
+        return Ok(fs::write(path, format!("{input}{EXPECT}{actual}"))?);
+    }
+    Err(format!("--- expected\n{expect}--- actual\n{actual}").into())
+}
+
+fn answer(case: Case) -> Result<Verdict, Failed> {
+    let policies = match case.policy {
+        None => Vec::new(),
+        Some(spec) => vec![Policy::parse(rules::ALL, "shop-policy", spec)?],
+    };
+    let policies = Policies::new(policies, rules::ALL);
+    let world = if case.blind {
+        World::new(Mesh::default())
+    } else if case.blank {
+        World::blank(Mesh::default())
+    } else {
+        cluster::world(Mesh::default(), &objects(&case.world, case.cluster)?, "shop")
+    };
+    let (old, new) = (case.old.map(whole), case.new.map(whole));
+    let operation = match (case.operation.as_deref(), new) {
+        (Some("DELETE"), _) => Operation::Delete,
+        (_, Some(new)) => {
+            Operation::parse(old.map(|old| old.to_string()).as_deref(), &new.to_string())
+        }
+        (_, None) => return Err("a case has a new object".into()),
+    };
+    let review = Review {
+        operation,
+        namespace: "shop".to_owned(),
+        name: "reviews".to_owned(),
+        user: case.user,
+        dry_run: case.dry_run,
+    };
+    Ok(evaluate(policies.in_force(review.object(), "shop", &world), &review, &world))
+}
+
+/// The objects of the named worlds and of the case; the last one of a kind and name counts.
+fn objects(worlds: &[String], cluster: Vec<Value>) -> Result<Vec<Document>, Failed> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/cases/worlds");
+    let mut all = Vec::new();
+    for name in worlds {
+        all.extend(cluster::load(&[folder.join(format!("{name}.yaml"))])?);
+    }
+    let list = json!({"apiVersion": "v1", "kind": "List", "items": cluster});
+    all.extend(cluster::parse("cluster", &list.to_string())?);
+    let key = |document: &Document| {
+        let field =
+            |pointer| document.value.pointer(pointer).map(Value::to_string).unwrap_or_default();
+        (field("/kind"), field("/metadata/namespace"), field("/metadata/name"))
+    };
+    let last: BTreeMap<_, _> = all.into_iter().map(|document| (key(&document), document)).collect();
+    Ok(last.into_values().collect())
+}
+
+fn whole(object: Value) -> Value {
+    if object.get("kind").is_some() {
+        return object;
+    }
+    let mut spec = object;
+    if let Some(fields) = spec.as_object_mut() {
+        fields.entry("hosts").or_insert_with(|| json!(["reviews"]));
+    }
+    json!({
+        "apiVersion": "networking.istio.io/v1",
+        "kind": "VirtualService",
+        "metadata": {"name": "reviews", "namespace": "shop"},
+        "spec": spec,
+    })
+}
+
+/// The answer as a case keeps it: the verdict and the step that decided, then every finding.
+fn say(verdict: &Verdict) -> String {
+    let word = match (verdict.is_decided(), verdict.allowed()) {
+        (false, _) => "undecided",
+        (true, true) => "admitted",
+        (true, false) => "denied",
+    };
+    let findings =
+        verdict.findings.iter().map(|finding| format!("{} {finding}", finding.action.name()));
+    let lines = std::iter::once(format!("{word} ({})", verdict.basis.name())).chain(findings);
+    let indented =
+        |text: String| text.lines().map(|line| format!("  {line}\n")).collect::<String>();
+    lines.map(indented).collect()
+}
