@@ -3,6 +3,7 @@
 //! Exit codes: 0 admitted, 1 denied, 2 unusable input.
 
 mod check;
+mod demo;
 mod policy;
 mod rules;
 
@@ -26,6 +27,8 @@ struct Arguments {
 enum Verb {
     /// Judge VirtualServices in files, without a cluster.
     Check(check::Check),
+    /// Start the real server with an example world and show what it refuses and what it never refuses.
+    Demo(demo::Demo),
     /// List the rules, or print one rule's manual.
     Rules(rules::Rules),
 }
@@ -34,6 +37,7 @@ enum Verb {
 pub fn main() -> ExitCode {
     let outcome = match Arguments::parse().verb {
         Verb::Check(check) => check.run(),
+        Verb::Demo(demo) => demo.run(),
         Verb::Rules(rules) => rules.run(),
     };
     outcome.unwrap_or_else(|error| {

@@ -57,7 +57,12 @@ impl Rule for CanaryStep {
                     Class::Rollback | Class::Evacuation => {
                         notes.keep(key, moved.rise(), (flow, moved))
                     }
-                    Class::Unknown if exceeds && !flow.is_targeted() => {
+                    // What no DestinationRule defines is another rule's business.
+                    Class::Unknown
+                        if exceeds
+                            && !flow.is_targeted()
+                            && change.destinations.get(moved.destination).labels.is_some() =>
+                    {
                         notes.keep(key, moved.rise(), (flow, moved))
                     }
                     _ => {}

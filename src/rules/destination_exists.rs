@@ -27,12 +27,25 @@ impl Rule for DestinationExists {
 
     fn check(&self, case: &Case<'_>, report: &mut Report<'_>) {
         let Some(change) = case.change else { return };
+        let mut missing: Vec<Carried<'_>> = Vec::new();
         for carried in case.carried() {
             let destination = change.destinations.get(carried.destination);
-            match case.world.host(&destination.host) {
-                None => missing_host(case, &carried, destination, report),
-                Some(kind) => missing_port(case, &carried, destination, kind, report),
+            if let Some(kind) = case.world.host(&destination.host) {
+                missing_port(case, &carried, destination, kind, report);
+                continue;
             }
+            // The subsets of a host that is missing are missing together.
+            let host = |of: &Carried<'_>| &change.destinations.get(of.destination).host;
+            let same = |known: &&mut Carried<'_>| {
+                known.route() == carried.route() && host(known) == host(&carried)
+            };
+            match missing.iter_mut().find(same) {
+                Some(known) => known.join(&carried),
+                None => missing.push(carried),
+            }
+        }
+        for carried in missing {
+            missing_host(case, &carried, change.destinations.get(carried.destination), report);
         }
     }
 }

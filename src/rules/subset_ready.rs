@@ -126,13 +126,8 @@ impl Found {
                 carry(ready)
             ),
         };
-        let unselected = if wanted.is_empty() {
-            0
-        } else {
-            let selected =
-                destination.endpoints.as_ref().map_or(0, |own| own.ready() + own.unready());
-            case.world.pods_with(&service.namespace, wanted).saturating_sub(selected)
-        };
+        let unselected =
+            if wanted.is_empty() { 0 } else { case.world.stray_pods(&service.namespace, wanted) };
         Self { pods: by_labels.into_iter().map(say).collect(), meant, unselected }
     }
 }

@@ -141,9 +141,18 @@ impl World {
         Some(Endpoints { groups, unknown_ready: all.unknown_ready })
     }
 
-    /// How many Pods of `namespace` carry all of `labels`, whether a Service selects them or not.
-    pub fn pods_with(&self, namespace: &str, labels: &BTreeMap<String, String>) -> u32 {
+    /// How many Pods of `namespace` carry all of `labels` and are selected by no Service: perhaps by a slip in their labels.
+    pub fn stray_pods(&self, namespace: &str, labels: &BTreeMap<String, String>) -> u32 {
         let Some(query) = self.labels.query(labels.iter()) else { return 0 };
-        self.pods.count(namespace, |set| self.labels.satisfies(set, &query)).values().sum()
+        let selectors =
+            self.services.of_namespace(namespace).filter(|service| !service.selector.is_empty());
+        let selectors = selectors
+            .filter_map(|service| self.labels.query(service.selector.iter()))
+            .collect::<Vec<_>>();
+        let is_stray = |set| {
+            self.labels.satisfies(set, &query)
+                && !selectors.iter().any(|query| self.labels.satisfies(set, query))
+        };
+        self.pods.count(namespace, is_stray)
     }
 }

@@ -1,5 +1,3 @@
-use std::collections::HashMap;
-
 use super::labels::{LabelSets, SetId};
 use super::{Pod, table::Table};
 
@@ -76,19 +74,10 @@ impl Pods {
         self.names.names().into_iter().filter(known).collect()
     }
 
-    /// How many Pods carry each of the label sets that `wanted` takes, in one namespace.
-    pub(super) fn count(
-        &self,
-        namespace: &str,
-        mut wanted: impl FnMut(SetId) -> bool,
-    ) -> HashMap<SetId, u32> {
-        let mut counts = HashMap::new();
-        for (_, &slot) in self.names.of_namespace(namespace) {
-            if let Some(set) = self.labels(slot).filter(|&set| wanted(set)) {
-                *counts.entry(set).or_default() += 1;
-            }
-        }
-        counts
+    /// How many Pods of one namespace carry a label set that `wanted` takes.
+    pub(super) fn count(&self, namespace: &str, wanted: impl Fn(SetId) -> bool) -> u32 {
+        let pods = self.names.of_namespace(namespace).filter_map(|(_, &slot)| self.labels(slot));
+        pods.filter(|&set| wanted(set)).map(|_| 1).sum()
     }
 
     fn add(&mut self, namespace: &str, name: &str) -> PodSlot {

@@ -23,6 +23,20 @@ pub struct Carried<'a> {
 }
 
 impl Carried<'_> {
+    /// The route that it stands in.
+    pub fn route(&self) -> (Protocol, usize) {
+        (self.at.0, self.at.1)
+    }
+
+    /// Takes another entry of the same route in, where one finding speaks of both.
+    pub fn join(&mut self, other: &Self) {
+        self.share += other.share;
+        self.rises |= other.rises;
+        if other.gravity == Gravity::Full {
+            self.gravity = Gravity::Full;
+        }
+    }
+
     /// The entry's place.
     pub fn path(&self) -> FieldPath {
         let (protocol, route, entry) = self.at;

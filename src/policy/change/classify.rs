@@ -66,6 +66,9 @@ pub(super) fn movements(
     let families = families(flows);
     for flow in flows {
         let (Some(before), Some(after)) = (&flow.before, &flow.after) else { continue };
+        if before.shares == after.shares {
+            continue;
+        }
         // What a Service does by itself is a mixture of its versions, not a destination beside them.
         let mixture = matches!(flow.base, Base::Plain(_)).then(|| before.shares[0].destination);
         let shares = (0..destinations.len())
@@ -198,6 +201,10 @@ impl Weighing<'_> {
         }
         if !losers.is_empty() && losers.iter().all(role(Role::Canary)) {
             return takes_over;
+        }
+        if self.mixture.is_some() && own.labels.is_none() {
+            // Nobody knows how much of plain routing reaches what nobody has defined.
+            return Class::Unknown;
         }
         if own.is_younger_than(self.written) && had <= NOTHING {
             // What did not exist when the present split was written cannot be what served before it.

@@ -7,7 +7,7 @@ use sluicegate::policy::{Operation, Policies, Review, Verdict, evaluate, fractio
 use sluicegate::rules;
 use sluicegate::world::{Mesh, World};
 
-const REVIEWS: &str = include_str!("cases/worlds/reviews.yaml");
+const REVIEWS: &str = include_str!("../cases/worlds/reviews.yaml");
 
 fn reviews() -> World {
     let documents = cluster::parse("reviews", REVIEWS).expect("the world of the cases");

@@ -1,0 +1,167 @@
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use clap::{Args, ValueEnum};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use super::policy;
+use crate::certs::files::TlsDir;
+use crate::certs::Certificates;
+use crate::certs::self_signed::SelfSigned;
+use crate::cluster::{self, Index};
+use crate::rules;
+use crate::server::{Config, Gate, Metrics, Server, StaticWorld, WorldSource};
+use crate::world::{Kind, Mesh};
+
+/// How long a certificate that the gate made for itself is good for.
+const SELF_SIGNED_FOR: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// Arguments of `sluicegate serve`.
+#[derive(Debug, Args)]
+#[command(after_help = "The world comes from the cluster of --kubeconfig (or of the Pod it runs in), or from files with --world.")]
+pub(super) struct Serve {
+    /// Where the API server reaches the webhook: POST /validate over TLS.
+    #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:8443")]
+    listen: SocketAddr,
+    /// Where /healthz, /readyz and /metrics answer without TLS.
+    #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:8080")]
+    status_listen: SocketAddr,
+    #[command(flatten)]
+    certificate: Certificate,
+    /// How often the files of --tls-dir are read again.
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = humantime::parse_duration)]
+    tls_poll: Duration,
+    /// DNS names and addresses of the certificate of --self-signed.
+    #[arg(long, value_name = "NAME", default_values_t = ["localhost".to_owned(), "127.0.0.1".to_owned()], requires = "self_signed")]
+    self_signed_name: Vec<String>,
+    /// Where to write the CA of --self-signed, for `caBundle`.
+    #[arg(long, value_name = "FILE", requires = "self_signed")]
+    self_signed_ca: Option<PathBuf>,
+    /// How to reach the API server; without it as kubectl would, or as a Pod does.
+    #[arg(long, value_name = "FILE", conflicts_with = "world")]
+    kubeconfig: Option<PathBuf>,
+    /// Files or folders with what the cluster holds, instead of a cluster.
+    #[arg(long, value_name = "PATH")]
+    world: Vec<PathBuf>,
+    /// The policy to judge by; the built-in default without one.
+    #[arg(long, value_name = "FILE")]
+    policy: Option<PathBuf>,
+    /// The mesh's domain: istiod's --domain.
+    #[arg(long, value_name = "DOMAIN", default_value = "cluster.local")]
+    domain: String,
+    /// The mesh's root namespace: meshConfig.rootNamespace.
+    #[arg(long, value_name = "NAMESPACE", default_value = "istio-system")]
+    root_namespace: String,
+    /// How long to go on answering after SIGTERM, while the API servers learn that this replica is gone.
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = humantime::parse_duration)]
+    shutdown_delay: Duration,
+    /// The most reviews that are judged at once; above it the answer is an immediate 503.
+    #[arg(long, value_name = "COUNT", default_value_t = 128)]
+    max_in_flight: usize,
+    /// How log lines look.
+    #[arg(long, value_enum, default_value_t = LogFormat::Json)]
+    log_format: LogFormat,
+}
+
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+struct Certificate {
+    /// A folder with tls.crt and tls.key, such as a mounted Secret; followed when they change.
+    #[arg(long, value_name = "DIR")]
+    tls_dir: Option<PathBuf>,
+    /// Make a certificate that nobody vouches for; for trying things out.
+    #[arg(long)]
+    self_signed: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum LogFormat {
+    /// One JSON object a line.
+    Json,
+    /// For people.
+    Text,
+}
+
+impl Serve {
+    pub(super) fn run(self) -> anyhow::Result<ExitCode> {
+        self.start_logging();
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+        runtime.block_on(self.serve())
+    }
+
+    async fn serve(self) -> anyhow::Result<ExitCode> {
+        let policies = policy::load(self.policy.as_deref())?;
+        let shutdown = shutdown_on_signal()?;
+        let certificates = Arc::new(Certificates::default());
+        let metrics = Arc::new(Metrics::new(prometheus::Registry::new(), rules::ALL, &certificates)?);
+        let world = self.world(&shutdown).await?;
+        let gate = Arc::new(Gate::new(policies, world));
+        self.load_certificate(&certificates, &shutdown).await?;
+        let config = Config {
+            listen: self.listen,
+            status_listen: self.status_listen,
+            shutdown_delay: self.shutdown_delay,
+            max_in_flight: self.max_in_flight,
+            ..Config::default()
+        };
+        Server::bind(config, gate, certificates, metrics).await?.run(shutdown).await;
+        Ok(ExitCode::SUCCESS)
+    }
+
+    async fn world(&self, shutdown: &CancellationToken) -> anyhow::Result<Arc<dyn WorldSource>> {
+        let mesh = Mesh { domain: self.domain.clone(), root_namespace: self.root_namespace.clone() };
+        if !self.world.is_empty() {
+            let documents = cluster::load(&self.world)?;
+            return Ok(Arc::new(StaticWorld(cluster::world(mesh, &documents, "default"))));
+        }
+        let client = cluster::client(self.kubeconfig.as_deref()).await?;
+        let index = Arc::new(Index::new(mesh, client.clone()));
+        tokio::spawn(cluster::follow(client, Arc::clone(&index), Kind::ALL.to_vec(), shutdown.clone()));
+        Ok(index)
+    }
+
+    async fn load_certificate(&self, certificates: &Arc<Certificates>, shutdown: &CancellationToken) -> anyhow::Result<()> {
+        if let Some(path) = &self.certificate.tls_dir {
+            let mut folder = TlsDir::new(path);
+            folder.refresh(certificates).await?;
+            tokio::spawn(folder.follow(self.tls_poll, Arc::clone(certificates), shutdown.clone()));
+            return Ok(());
+        }
+        let pair = SelfSigned::generate(&self.self_signed_name, SELF_SIGNED_FOR)?;
+        if let Some(path) = &self.self_signed_ca {
+            std::fs::write(path, &pair.ca_pem).with_context(|| format!("writing {}", path.display()))?;
+        }
+        certificates.replace(pair.chain_pem.as_bytes(), pair.key_pem.as_bytes())?;
+        Ok(())
+    }
+
+    fn start_logging(&self) {
+        use tracing_subscriber::EnvFilter;
+        let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+        let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+        match self.log_format {
+            LogFormat::Json => log.json().flatten_event(true).init(),
+            LogFormat::Text => log.init(),
+        }
+    }
+}
+
+/// Told to stop by SIGTERM (Kubernetes) or SIGINT (a terminal).
+fn shutdown_on_signal() -> anyhow::Result<CancellationToken> {
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let shutdown = CancellationToken::new();
+    let told = shutdown.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        told.cancel();
+    });
+    Ok(shutdown)
+}

@@ -1,0 +1,295 @@
+//! `sluicegate check` and `sluicegate rules`, as a person types them.
+
+use std::fs;
+use std::io::Write as _;
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+const WORLD: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/cases/worlds/reviews.yaml");
+
+/// A folder with files in it, and the command run there.
+struct Desk(TempDir);
+
+impl Desk {
+    fn with(files: &[(&str, &str)]) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        for (name, text) in files {
+            let path = folder.path().join(name);
+            fs::create_dir_all(path.parent().expect("a parent")).expect("a folder");
+            fs::write(path, text).expect("a file");
+        }
+        Self(folder)
+    }
+
+    fn run(&self, arguments: &[&str]) -> Answer {
+        self.run_with(arguments, "")
+    }
+
+    fn run_with(&self, arguments: &[&str], input: &str) -> Answer {
+        let mut child = Command::new(env!("CARGO_BIN_EXE_sluicegate"))
+            .args(arguments)
+            .current_dir(&self.0)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the binary runs");
+        child.stdin.take().expect("a pipe").write_all(input.as_bytes()).expect("input");
+        Answer(child.wait_with_output().expect("an end"))
+    }
+}
+
+struct Answer(Output);
+
+impl Answer {
+    fn code(&self) -> i32 {
+        self.0.status.code().expect("an exit code")
+    }
+
+    fn out(&self) -> String {
+        String::from_utf8_lossy(&self.0.stdout).into_owned()
+    }
+
+    fn err(&self) -> String {
+        String::from_utf8_lossy(&self.0.stderr).into_owned()
+    }
+
+    fn json(&self) -> Value {
+        serde_json::from_slice(&self.0.stdout)
+            .unwrap_or_else(|error| panic!("{error}: {} {}", self.out(), self.err()))
+    }
+}
+
+fn split(v1: u32, v2: u32) -> String {
+    format!(
+        "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {{name: reviews, namespace: shop}}\n\
+         spec:\n  hosts: [reviews]\n  http:\n  - route:\n    - destination: {{host: reviews, subset: v1}}\n      weight: {v1}\n    \
+         - destination: {{host: reviews, subset: v2}}\n      weight: {v2}\n"
+    )
+}
+
+#[test]
+fn the_typo_is_denied_with_exit_code_1() {
+    let desk = Desk::with(&[("old.yaml", &split(99, 1)), ("new.yaml", &split(1, 99))]);
+    let answer = desk.run(&["check", "--old", "old.yaml", "--world", WORLD, "new.yaml"]);
+    assert_eq!(answer.code(), 1, "{}", answer.err());
+    assert!(
+        answer.out().starts_with("denied: VirtualService shop/reviews (UPDATE)\n  canary-step: "),
+        "{}",
+        answer.out()
+    );
+}
+
+#[test]
+fn without_a_world_the_typo_is_denied_too_and_the_gap_is_said() {
+    let desk = Desk::with(&[
+        ("old.yaml", &split(99, 1)),
+        ("new.yaml", &split(1, 99)),
+        ("up.yaml", &split(90, 10)),
+    ]);
+    let answer = desk.run(&["check", "--old", "old.yaml", "new.yaml"]);
+    assert_eq!(answer.code(), 1);
+    assert!(answer.err().contains("were not looked up"), "{}", answer.err());
+    assert_eq!(desk.run(&["check", "--old", "old.yaml", "up.yaml"]).code(), 0);
+}
+
+#[test]
+fn the_json_has_the_promised_shape() {
+    let desk = Desk::with(&[("old.yaml", &split(99, 1)), ("new.yaml", &split(1, 99))]);
+    let answer =
+        desk.run(&["check", "--old", "old.yaml", "--world", WORLD, "-o", "json", "new.yaml"]);
+    assert_eq!(answer.code(), 1);
+    let json = answer.json();
+    let review = &json["reviews"][0];
+    assert_eq!(
+        review["object"],
+        serde_json::json!({"kind": "VirtualService", "namespace": "shop", "name": "reviews"})
+    );
+    assert_eq!(
+        (&review["operation"], &review["allowed"]),
+        (&Value::from("UPDATE"), &Value::from(false))
+    );
+    let violation = &review["violations"][0];
+    assert_eq!(violation["rule"], "canary-step");
+    assert_eq!(violation["action"], "deny");
+    assert_eq!(violation["path"], "spec.http[0].route[1]");
+    assert!(violation["message"].as_str().expect("text").contains("99 %"));
+    assert_eq!(json.as_object().expect("an object").len(), 1);
+    assert_eq!(violation.as_object().expect("an object").len(), 4);
+}
+
+#[test]
+fn a_stored_object_in_the_world_makes_it_an_update() {
+    let desk = Desk::with(&[("world/stored.yaml", &split(99, 1)), ("new.yaml", &split(1, 99))]);
+    let answer =
+        desk.run(&["check", "--world", "world", "--world", WORLD, "-o", "json", "new.yaml"]);
+    assert_eq!(answer.json()["reviews"][0]["operation"], "UPDATE");
+    assert_eq!(answer.code(), 1);
+}
+
+#[test]
+fn a_rollback_is_admitted_with_exit_code_0() {
+    let desk = Desk::with(&[
+        ("old.yaml", &split(20, 80)),
+        ("new.yaml", &split(100, 0)),
+        ("empty/none.yaml", "\n"),
+    ]);
+    for world in [WORLD, "empty"] {
+        let answer = desk.run(&["check", "--old", "old.yaml", "--world", world, "new.yaml"]);
+        assert_eq!(answer.code(), 0, "{world}: {} {}", answer.out(), answer.err());
+        assert!(answer.out().starts_with("admitted: "), "{}", answer.out());
+    }
+}
+
+#[test]
+fn what_stands_beside_is_world_as_if_applied_together() {
+    let world = fs::read_to_string(WORLD).expect("the world");
+    let desk =
+        Desk::with(&[("all.yaml", &format!("{world}---\n{}", split(90, 10).replace("v2", "v3")))]);
+    let answer = desk.run(&["check", "all.yaml"]);
+    assert_eq!(answer.code(), 1);
+    assert!(answer.out().contains("subset-defined"), "{}", answer.out());
+    let desk = Desk::with(&[("all.yaml", &format!("{world}---\n{}", split(90, 10)))]);
+    assert_eq!(desk.run(&["check", "all.yaml"]).code(), 0);
+}
+
+#[test]
+fn standard_input_lists_and_json_are_read() {
+    let desk = Desk::with(&[("old.yaml", &split(99, 1))]);
+    let list = format!(
+        "apiVersion: v1\nkind: List\nitems:\n- {}",
+        split(1, 99).trim_end().replace('\n', "\n  ")
+    );
+    let answer = desk.run_with(&["check", "--old", "old.yaml", "-"], &list);
+    assert_eq!(answer.code(), 1, "{} {}", answer.out(), answer.err());
+    let json = r#"{"apiVersion":"networking.istio.io/v1beta1","kind":"VirtualService","metadata":{"name":"reviews","namespace":"shop"},
+        "spec":{"hosts":["reviews"],"http":[{"route":[{"destination":{"host":"reviews","subset":"v2"}}]}]}}"#;
+    assert_eq!(desk.run_with(&["check", "--old", "old.yaml", "-"], json).code(), 1);
+}
+
+#[test]
+fn a_syntax_error_names_file_line_and_column() {
+    let desk =
+        Desk::with(&[("broken.yaml", "apiVersion: v1\nkind: Service\nmetadata: {name: [\n")]);
+    let answer = desk.run(&["check", "broken.yaml"]);
+    assert_eq!(answer.code(), 2);
+    let place = answer.err().split("broken.yaml:").nth(1).map(str::to_owned).unwrap_or_default();
+    let mut numbers = place.split(':');
+    assert!(numbers.next().is_some_and(|line| line.parse::<u32>().is_ok()), "{}", answer.err());
+    assert!(numbers.next().is_some_and(|column| column.parse::<u32>().is_ok()), "{}", answer.err());
+}
+
+#[test]
+fn unusable_input_is_exit_code_2() {
+    let desk = Desk::with(&[
+        ("vs.yaml", &split(90, 10)),
+        ("unknown-rule.yaml", "rules: {canary-stop: {action: Warn}}\n"),
+        ("unknown-field.yaml", "steps: {max: 10}\n"),
+        ("out-of-range.yaml", "step: {max: 500}\n"),
+        ("structure-off.yaml", "rules: {structure: {action: 'Off'}}\n"),
+    ]);
+    for arguments in [
+        vec!["check", "nowhere.yaml"],
+        vec!["check"],
+        vec!["check", "--policy", "unknown-rule.yaml", "vs.yaml"],
+        vec!["check", "--policy", "unknown-field.yaml", "vs.yaml"],
+        vec!["check", "--policy", "out-of-range.yaml", "vs.yaml"],
+        vec!["check", "--policy", "structure-off.yaml", "vs.yaml"],
+        vec!["check", "--world", "nowhere", "vs.yaml"],
+        vec!["rules", "canary-stop"],
+        vec!["serve"],
+    ] {
+        let answer = desk.run(&arguments);
+        assert_eq!(answer.code(), 2, "{arguments:?}: {}", answer.err());
+        assert!(!answer.err().is_empty(), "{arguments:?}");
+    }
+}
+
+#[test]
+fn a_shape_that_no_server_takes_is_a_denial() {
+    let desk = Desk::with(&[
+        (
+            "map.yaml",
+            "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: a}\nspec: {hosts: [a], http: {route: []}}\n",
+        ),
+        (
+            "no-host.yaml",
+            "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: a}\nspec: {hosts: [a], http: [{route: [{destination: {}}]}]}\n",
+        ),
+        (
+            "no-spec.yaml",
+            "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: a}\n",
+        ),
+    ]);
+    for file in ["map.yaml", "no-host.yaml", "no-spec.yaml"] {
+        let answer = desk.run(&["check", "-o", "json", file]);
+        assert_eq!(answer.code(), 1, "{file}: {}", answer.err());
+        assert_eq!(answer.json()["reviews"][0]["violations"][0]["rule"], "structure", "{file}");
+    }
+}
+
+#[test]
+fn virtual_services_of_other_groups_are_ignored() {
+    let other = split(1, 99).replace("networking.istio.io/v1", "example.com/v1");
+    let desk = Desk::with(&[("other.yaml", &other)]);
+    let answer = desk.run(&["check", "-o", "json", "other.yaml"]);
+    assert_eq!(answer.code(), 0);
+    assert_eq!(answer.json(), serde_json::json!({"reviews": []}));
+}
+
+#[test]
+fn the_policy_of_a_file_is_in_force() {
+    let strict = "apiVersion: sluicegate.dev/v1alpha1\nkind: CanaryPolicy\nmetadata: {name: strict}\nspec: {precedence: 1, step: {max: 5}}\n\
+                  ---\napiVersion: sluicegate.dev/v1alpha1\nkind: CanaryPolicy\nmetadata: {name: loose}\nspec: {match: {hosts: [reviews]}, precedence: 2, mode: Warn}\n";
+    let desk = Desk::with(&[
+        ("old.yaml", &split(99, 1)),
+        ("new.yaml", &split(1, 99)),
+        ("strict.yaml", "{step: {max: 5}}\n"),
+        ("ten.yaml", &split(90, 10)),
+        ("both.yaml", strict),
+    ]);
+    let denied = desk.run(&["check", "--policy", "strict.yaml", "--old", "old.yaml", "ten.yaml"]);
+    assert_eq!(denied.code(), 1, "{}", denied.err());
+    assert!(denied.out().contains("5 points"), "{}", denied.out());
+    let warned = desk.run(&["check", "--policy", "both.yaml", "--old", "old.yaml", "new.yaml"]);
+    assert_eq!(warned.code(), 0, "{}", warned.out());
+    assert!(warned.out().contains("warning: canary-step"), "{}", warned.out());
+}
+
+#[test]
+fn a_dry_run_and_a_namespace_are_as_on_the_server() {
+    let nameless = split(90, 10).replace(", namespace: shop", "").replace("v2", "v3");
+    let desk = Desk::with(&[("new.yaml", &nameless)]);
+    let arguments = ["check", "--world", WORLD, "-n", "shop", "new.yaml"];
+    assert_eq!(desk.run(&arguments).code(), 1);
+    let dry = desk.run(&[&arguments[..], &["--dry-run"]].concat());
+    assert_eq!(dry.code(), 0, "{}", dry.out());
+    assert!(dry.out().contains("warning: subset-defined"), "{}", dry.out());
+}
+
+#[test]
+fn the_rules_are_listed_and_explained() {
+    let desk = Desk::with(&[]);
+    let table = desk.run(&["rules"]);
+    assert_eq!(table.code(), 0);
+    for entry in sluicegate::rules::ALL {
+        assert!(table.out().contains(&format!("| {} ", entry.id)), "{}", table.out());
+        let manual = desk.run(&["rules", entry.id]);
+        assert_eq!(manual.code(), 0);
+        assert!(manual.out().starts_with(entry.id), "{}", manual.out());
+    }
+    assert!(desk.run(&["rules", "subset-ready"]).out().contains("minReady"));
+    assert!(desk.run(&["rules", "canary-stop"]).err().contains("did you mean canary-step?"));
+}
+
+#[test]
+fn the_examples_are_judged_as_the_demo_says() {
+    let examples = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/world");
+    assert!(examples.is_dir());
+    let demo = Desk::with(&[]).run(&["demo", "--plain"]);
+    assert_eq!(demo.code(), 0, "{}{}", demo.out(), demo.err());
+    assert!(demo.out().contains("10 of 10 verdicts as expected."), "{}", demo.out());
+}

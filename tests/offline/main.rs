@@ -1,0 +1,6 @@
+//! Everything that needs neither a server nor a cluster: the rules of the house, what must hold for every write, and the
+//! command line.
+
+mod check;
+mod house;
+mod properties;
