@@ -60,12 +60,12 @@ impl Test {
     fn of(value: Option<&StringMatch>, fold_case: bool) -> Self {
         let text = |text: &String| if fold_case { text.to_lowercase() } else { text.clone() };
         match value {
-            Some(StringMatch { exact: Some(exact), .. }) => Self::Exact(text(exact)),
-            Some(StringMatch { prefix: Some(prefix), .. }) => Self::Prefix(text(prefix)),
+            Some(StringMatch::Exact(exact)) => Self::Exact(text(exact)),
+            Some(StringMatch::Prefix(prefix)) => Self::Prefix(text(prefix)),
             // A bare `*` asks for presence (Istio's own special case, route.go `createHeaderMatcher`).
-            Some(StringMatch { regex: Some(regex), .. }) if regex == "*" => Self::Present,
-            Some(StringMatch { regex: Some(regex), .. }) => Self::Regex(regex.clone()),
-            _ => Self::Present,
+            Some(StringMatch::Regex(regex)) if regex == "*" => Self::Present,
+            Some(StringMatch::Regex(regex)) => Self::Regex(regex.clone()),
+            Some(StringMatch::Present) | None => Self::Present,
         }
     }
 

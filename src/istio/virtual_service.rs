@@ -151,16 +151,37 @@ pub struct RouteMatch {
     pub destination_subnets: Vec<String>,
 }
 
-/// Istio's `StringMatch`; with no field set it asks only for presence.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Deserialize)]
-#[serde(default)]
-pub struct StringMatch {
+/// Istio's `StringMatch`.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum StringMatch {
+    /// No field is set: it asks only for presence.
+    #[default]
+    Present,
     /// The whole value.
-    pub exact: Option<String>,
+    Exact(String),
     /// Its beginning.
-    pub prefix: Option<String>,
+    Prefix(String),
     /// An RE2 expression for the whole value.
-    pub regex: Option<String>,
+    Regex(String),
+}
+
+impl<'de> Deserialize<'de> for StringMatch {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        /// The fields as written; the CRD's `oneOf` lets at most one through.
+        #[derive(Default, Deserialize)]
+        #[serde(default)]
+        struct Fields {
+            exact: Option<String>,
+            prefix: Option<String>,
+            regex: Option<String>,
+        }
+        Ok(match Fields::deserialize(deserializer)? {
+            Fields { exact: Some(exact), .. } => Self::Exact(exact),
+            Fields { prefix: Some(prefix), .. } => Self::Prefix(prefix),
+            Fields { regex: Some(regex), .. } => Self::Regex(regex),
+            Fields { .. } => Self::Present,
+        })
+    }
 }
 
 /// Which of a VirtualService's lists a route stands in.
