@@ -1,3 +1,4 @@
+#![allow(missing_docs, reason = "criterion_group! writes an undocumented function")]
 //! What a request costs inside the core: parse, evaluate, and the index behind it. Compare within one run only.
 //!
 //! `make bench`

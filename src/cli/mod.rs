@@ -6,6 +6,7 @@ mod check;
 mod demo;
 mod policy;
 mod rules;
+mod serve;
 
 use std::process::ExitCode;
 
@@ -25,6 +26,8 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
+    /// Serve the webhook.
+    Serve(serve::Serve),
     /// Judge VirtualServices in files, without a cluster.
     Check(check::Check),
     /// Start the real server with an example world and show what it refuses and what it never refuses.
@@ -36,6 +39,7 @@ enum Verb {
 /// Runs the command line of this process.
 pub fn main() -> ExitCode {
     let outcome = match Arguments::parse().verb {
+        Verb::Serve(serve) => serve.run(),
         Verb::Check(check) => check.run(),
         Verb::Demo(demo) => demo.run(),
         Verb::Rules(rules) => rules.run(),

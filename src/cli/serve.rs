@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::{Args, ValueEnum};
+use futures::future::BoxFuture;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::policy;
-use crate::certs::files::TlsDir;
 use crate::certs::Certificates;
+use crate::certs::files::TlsDir;
 use crate::certs::self_signed::SelfSigned;
 use crate::cluster::{self, Index};
 use crate::rules;
@@ -23,7 +24,9 @@ const SELF_SIGNED_FOR: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// Arguments of `sluicegate serve`.
 #[derive(Debug, Args)]
-#[command(after_help = "The world comes from the cluster of --kubeconfig (or of the Pod it runs in), or from files with --world.")]
+#[command(
+    after_help = "The world comes from the cluster of --kubeconfig (or of the Pod it runs in), or from files with --world."
+)]
 pub(super) struct Serve {
     /// Where the API server reaches the webhook: POST /validate over TLS.
     #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:8443")]
@@ -90,7 +93,8 @@ enum LogFormat {
 impl Serve {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
         self.start_logging();
-        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
         runtime.block_on(self.serve())
     }
 
@@ -98,8 +102,9 @@ impl Serve {
         let policies = policy::load(self.policy.as_deref())?;
         let shutdown = shutdown_on_signal()?;
         let certificates = Arc::new(Certificates::default());
-        let metrics = Arc::new(Metrics::new(prometheus::Registry::new(), rules::ALL, &certificates)?);
-        let world = self.world(&shutdown).await?;
+        let metrics =
+            Arc::new(Metrics::new(prometheus::Registry::new(), rules::ALL, &certificates)?);
+        let (world, watches) = self.world(&shutdown).await?;
         let gate = Arc::new(Gate::new(policies, world));
         self.load_certificate(&certificates, &shutdown).await?;
         let config = Config {
@@ -109,23 +114,47 @@ impl Serve {
             max_in_flight: self.max_in_flight,
             ..Config::default()
         };
-        Server::bind(config, gate, certificates, metrics).await?.run(shutdown).await;
-        Ok(ExitCode::SUCCESS)
+        let server = Server::bind(config, gate, certificates, metrics).await?;
+        tokio::select! {
+            () = server.run(shutdown) => Ok(ExitCode::SUCCESS),
+            // A world that nobody feeds any more is worse than a restart.
+            ended = watches => Err(ended),
+        }
     }
 
-    async fn world(&self, shutdown: &CancellationToken) -> anyhow::Result<Arc<dyn WorldSource>> {
-        let mesh = Mesh { domain: self.domain.clone(), root_namespace: self.root_namespace.clone() };
+    /// The world, and what keeps it up to date: it ends only with an error.
+    async fn world(
+        &self,
+        shutdown: &CancellationToken,
+    ) -> anyhow::Result<(Arc<dyn WorldSource>, BoxFuture<'static, anyhow::Error>)> {
+        let mesh =
+            Mesh { domain: self.domain.clone(), root_namespace: self.root_namespace.clone() };
         if !self.world.is_empty() {
             let documents = cluster::load(&self.world)?;
-            return Ok(Arc::new(StaticWorld(cluster::world(mesh, &documents, "default"))));
+            let world = StaticWorld(cluster::world(mesh, &documents, "default"));
+            return Ok((Arc::new(world), Box::pin(std::future::pending())));
         }
         let client = cluster::client(self.kubeconfig.as_deref()).await?;
         let index = Arc::new(Index::new(mesh, client.clone()));
-        tokio::spawn(cluster::follow(client, Arc::clone(&index), Kind::ALL.to_vec(), shutdown.clone()));
-        Ok(index)
+        let follow =
+            cluster::follow(client, Arc::clone(&index), Kind::ALL.to_vec(), shutdown.clone());
+        let watches = tokio::spawn(follow);
+        let ended = async move {
+            match watches.await {
+                Ok(Err(ended)) => ended.into(),
+                Err(panicked) => panicked.into(),
+                // Told to stop: the server is draining and has the last word.
+                Ok(Ok(())) => std::future::pending().await,
+            }
+        };
+        Ok((index, Box::pin(ended)))
     }
 
-    async fn load_certificate(&self, certificates: &Arc<Certificates>, shutdown: &CancellationToken) -> anyhow::Result<()> {
+    async fn load_certificate(
+        &self,
+        certificates: &Arc<Certificates>,
+        shutdown: &CancellationToken,
+    ) -> anyhow::Result<()> {
         if let Some(path) = &self.certificate.tls_dir {
             let mut folder = TlsDir::new(path);
             folder.refresh(certificates).await?;
@@ -134,7 +163,8 @@ impl Serve {
         }
         let pair = SelfSigned::generate(&self.self_signed_name, SELF_SIGNED_FOR)?;
         if let Some(path) = &self.self_signed_ca {
-            std::fs::write(path, &pair.ca_pem).with_context(|| format!("writing {}", path.display()))?;
+            std::fs::write(path, &pair.ca_pem)
+                .with_context(|| format!("writing {}", path.display()))?;
         }
         certificates.replace(pair.chain_pem.as_bytes(), pair.key_pem.as_bytes())?;
         Ok(())
@@ -153,7 +183,8 @@ impl Serve {
 
 /// Told to stop by SIGTERM (Kubernetes) or SIGINT (a terminal).
 fn shutdown_on_signal() -> anyhow::Result<CancellationToken> {
-    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let (mut terminate, mut interrupt) =
+        (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let shutdown = CancellationToken::new();
     let told = shutdown.clone();
     tokio::spawn(async move {

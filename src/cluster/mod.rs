@@ -1,1 +1,34 @@
-//! placeholder
+//! The cluster, brought into the world: from files, from watches, and read again live before a denial.
+//!
+//! The only room that talks to the API server. [`follow`] keeps an [`Index`] fed; the index answers with one instant of all
+//! kinds, says which are not listed yet, and reads again what a refusal rests on. [`load`] and [`world`] make the same world
+//! from files.
+//!
+//! **Invariants.** Reading an object cannot fail, and a delete goes by name. A kind counts as listed only when its first
+//! list is complete. The lock is never held across an await.
+
+mod client;
+mod feed;
+mod files;
+mod floor;
+mod index;
+mod live;
+mod offline;
+mod question;
+mod read;
+mod repair;
+mod resources;
+mod watch;
+mod watched;
+mod yaml;
+
+pub use client::{ClientError, client};
+pub use feed::{Feed, Next};
+pub use files::{Document, FileError, load, parse};
+pub use index::{Index, Progress};
+pub use live::LiveReadError;
+pub use offline::world;
+pub use read::object;
+pub use resources::{RESOURCES, Resource, resource};
+pub use watch::{Patience, WatchEnded, follow, follow_with};
+pub use watched::{Served, Watched};

@@ -2,7 +2,8 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use super::metadata::{Metadata, null_as_default};
+use super::metadata::Metadata;
+use super::shape::null_as_default;
 
 /// A named part of a host's endpoints: those that carry all of `labels`.
 #[derive(Debug, Clone, Default, Deserialize)]

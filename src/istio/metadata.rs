@@ -2,6 +2,8 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Deserializer};
 
+use super::shape::null_as_default;
+
 /// A moment as Kubernetes writes it: seconds since 1970-01-01T00:00:00Z (`metav1.Time` has no finer unit).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Timestamp(pub i64);
@@ -72,15 +74,6 @@ impl Metadata {
             .filter(|by| by.subresource.is_empty() && by.fields_v1.spec.is_some());
         writes.filter_map(|by| by.time).max()
     }
-}
-
-/// Reads `null` like an absent field: Go writes nil maps and slices that way.
-pub(crate) fn null_as_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
-where
-    D: Deserializer<'de>,
-    T: Deserialize<'de> + Default,
-{
-    Ok(Option::<T>::deserialize(deserializer)?.unwrap_or_default())
 }
 
 /// An unreadable time is an unknown time.

@@ -7,6 +7,7 @@ mod metadata;
 mod path;
 mod read;
 mod service_entry;
+mod shape;
 mod virtual_service;
 
 pub use condition::Condition;

@@ -3,6 +3,7 @@ use serde_json::value::RawValue;
 
 use super::metadata::Metadata;
 use super::path::FieldPath;
+use super::shape::{Object, object};
 use super::virtual_service::{VirtualService, VirtualServiceSpec};
 
 /// A VirtualService with its `spec` also as it was written.
@@ -24,9 +25,9 @@ pub struct ShapeError {
     pub reason: String,
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 struct Envelope<'a> {
-    #[serde(default)]
+    #[serde(default, deserialize_with = "object")]
     metadata: Metadata,
     #[serde(borrow, default)]
     spec: Option<&'a RawValue>,
@@ -38,12 +39,12 @@ impl<'a> Written<'a> {
     /// # Errors
     /// Where a field has a type that the CRD does not know, with its path.
     pub fn read(json: &'a str) -> Result<Self, ShapeError> {
-        let Envelope { metadata, spec } =
-            serde_json::from_str(json).map_err(|_| located::<Shape>(json, ""))?;
+        let Object(Envelope { metadata, spec }) =
+            serde_json::from_str(json).map_err(|_| located::<Object<Shape>>(json, ""))?;
         let text = spec.map_or("null", RawValue::get);
-        let spec_parts: Option<VirtualServiceSpec> = serde_json::from_str(text)
-            .map_err(|_| located::<Option<VirtualServiceSpec>>(text, "spec"))?;
-        Ok(Self { object: VirtualService { metadata, spec: spec_parts.unwrap_or_default() }, spec })
+        let Object(parts) = serde_json::from_str::<Object<VirtualServiceSpec>>(text)
+            .map_err(|_| located::<Object<VirtualServiceSpec>>(text, "spec"))?;
+        Ok(Self { object: VirtualService { metadata, spec: parts }, spec })
     }
 
     /// Whether both say the same: the same text, or the same JSON value in another order or notation.
@@ -61,9 +62,9 @@ impl<'a> Written<'a> {
 }
 
 /// The outer shape, for the place of an error in it.
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 struct Shape {
-    #[serde(default, rename = "metadata")]
+    #[serde(default, rename = "metadata", deserialize_with = "object")]
     _metadata: Metadata,
 }
 
@@ -114,6 +115,11 @@ mod tests {
             (r#"{"spec":{"http":{"route":[]}}}"#, "spec.http"),
             (r#"{"spec":{"http":[{"route":[{"weight":"ten"}]}]}}"#, "spec.http[0].route[0].weight"),
             (r#"{"spec":[]}"#, "spec"),
+            (r#"{"spec":{"http":[["a"]]}}"#, "spec.http[0]"),
+            (
+                r#"{"spec":{"http":[{"route":[{"destination":["a"]}]}]}}"#,
+                "spec.http[0].route[0].destination",
+            ),
             (r#"{"metadata":{"name":7},"spec":{}}"#, "metadata.name"),
             ("[]", "object"),
         ] {

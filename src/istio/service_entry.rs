@@ -2,7 +2,8 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
-use super::metadata::{Metadata, null_as_default};
+use super::metadata::Metadata;
+use super::shape::null_as_default;
 
 /// The parts of a ServiceEntry that a verdict reads.
 #[derive(Debug, Clone, Default, Deserialize)]

@@ -3,8 +3,9 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use super::metadata::{Metadata, null_as_default};
+use super::metadata::Metadata;
 use super::path::FieldPath;
+use super::shape::{Object, null_as_default, object, objects};
 
 /// The parts of a VirtualService that a verdict reads; `v1`, `v1beta1` and `v1alpha3` have the same shape.
 ///
@@ -13,9 +14,10 @@ use super::path::FieldPath;
 #[serde(default)]
 pub struct VirtualService {
     /// Name, namespace, labels, times.
+    #[serde(deserialize_with = "object")]
     pub metadata: Metadata,
     /// What it says.
-    #[serde(deserialize_with = "null_as_default")]
+    #[serde(deserialize_with = "object")]
     pub spec: VirtualServiceSpec,
 }
 
@@ -33,13 +35,13 @@ pub struct VirtualServiceSpec {
     #[serde(deserialize_with = "null_as_default")]
     pub export_to: Vec<String>,
     /// HTTP routes, first match wins.
-    #[serde(deserialize_with = "null_as_default")]
+    #[serde(deserialize_with = "objects")]
     pub http: Vec<Route>,
     /// TLS routes by SNI.
-    #[serde(deserialize_with = "null_as_default")]
+    #[serde(deserialize_with = "objects")]
     pub tls: Vec<Route>,
     /// TCP routes.
-    #[serde(deserialize_with = "null_as_default")]
+    #[serde(deserialize_with = "objects")]
     pub tcp: Vec<Route>,
 }
 
@@ -51,10 +53,10 @@ pub struct Route {
     #[serde(deserialize_with = "null_as_default")]
     pub name: String,
     /// Alternatives: the route takes what any of them matches; none at all takes everything.
-    #[serde(deserialize_with = "null_as_default")]
+    #[serde(deserialize_with = "objects")]
     pub r#match: Vec<RouteMatch>,
     /// Where the traffic goes.
-    #[serde(deserialize_with = "null_as_default")]
+    #[serde(deserialize_with = "objects")]
     pub route: Vec<RouteDestination>,
     /// Answers with a redirect instead of routing; HTTP only.
     pub redirect: Option<Present>,
@@ -79,7 +81,7 @@ impl<'de> Deserialize<'de> for Present {
 #[serde(default)]
 pub struct RouteDestination {
     /// Where to.
-    #[serde(deserialize_with = "null_as_default")]
+    #[serde(deserialize_with = "object")]
     pub destination: Destination,
     /// The weight as written. Istio reads an omitted weight as 0, and ignores the weight of a single destination.
     pub weight: Option<i64>,
@@ -96,7 +98,7 @@ pub struct Destination {
     #[serde(deserialize_with = "null_as_default")]
     pub subset: String,
     /// The port, needed where the host has several.
-    #[serde(deserialize_with = "null_as_default")]
+    #[serde(deserialize_with = "object")]
     pub port: PortSelector,
 }
 
@@ -175,7 +177,8 @@ impl<'de> Deserialize<'de> for StringMatch {
             prefix: Option<String>,
             regex: Option<String>,
         }
-        Ok(match Fields::deserialize(deserializer)? {
+        let Object(fields) = Object::<Fields>::deserialize(deserializer)?;
+        Ok(match fields {
             Fields { exact: Some(exact), .. } => Self::Exact(exact),
             Fields { prefix: Some(prefix), .. } => Self::Prefix(prefix),
             Fields { regex: Some(regex), .. } => Self::Regex(regex),

@@ -123,7 +123,6 @@ impl LabelSets {
     }
 
     /// How many sets and pairs are in use.
-    #[cfg(test)]
     pub(super) fn sizes(&self) -> (usize, usize) {
         (self.sets.ids.len(), self.pairs.ids.len())
     }

@@ -143,6 +143,21 @@ impl Default for Mesh {
     }
 }
 
+/// How much the world keeps, for metrics and for the proof that churn does not leak.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Statistics {
+    /// Pods whose labels are known.
+    pub pods: usize,
+    /// Pods that are kept, those of which only an EndpointSlice has told included.
+    pub slots: usize,
+    /// EndpointSlices.
+    pub slices: usize,
+    /// Different sets of labels.
+    pub label_sets: usize,
+    /// Different labels.
+    pub label_pairs: usize,
+}
+
 /// What the cluster holds at one instant.
 #[derive(Debug, Default)]
 pub struct World {
@@ -257,6 +272,14 @@ impl World {
                 self.workloads.names(kind)
             }
         }
+    }
+
+    /// How much is kept.
+    pub fn statistics(&self) -> Statistics {
+        let (label_sets, label_pairs) = self.labels.sizes();
+        let (pods, slots) = self.pods.sizes();
+        let slices = self.services.slice_count();
+        Statistics { pods, slots, slices, label_sets, label_pairs }
     }
 
     /// The labels of a namespace; `None` where it is not known.

@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use super::labels::{LabelSets, SetId};
 use super::{Pod, table::Table};
 
@@ -7,7 +9,8 @@ pub(super) struct PodSlot(u32);
 
 #[derive(Debug, Default)]
 struct Slot {
-    name: Box<str>,
+    /// The table's own key: a hundred thousand names are not kept twice.
+    name: Arc<str>,
     labels: Option<SetId>,
     uses: u32,
 }
@@ -15,7 +18,7 @@ struct Slot {
 /// The labels of every Pod, by number, so that counting the endpoints of a Service is a walk over an array.
 #[derive(Debug, Default)]
 pub(super) struct Pods {
-    names: Table<PodSlot>,
+    names: Table<PodSlot, Arc<str>>,
     slots: Vec<Slot>,
     free: Vec<u32>,
 }
@@ -57,7 +60,7 @@ impl Pods {
         let slot = &mut self.slots[at.0 as usize];
         slot.uses -= 1;
         if slot.uses == 0 {
-            self.names.remove(namespace, &slot.name);
+            self.names.remove(namespace, &std::mem::take(&mut slot.name));
             self.free.push(at.0);
         }
     }
@@ -74,6 +77,12 @@ impl Pods {
         self.names.names().into_iter().filter(known).collect()
     }
 
+    /// How many Pods are known, and how many slots are in use.
+    pub(super) fn sizes(&self) -> (usize, usize) {
+        let known = self.slots.iter().filter(|slot| slot.labels.is_some()).count();
+        (known, self.slots.len() - self.free.len())
+    }
+
     /// How many Pods of one namespace carry a label set that `wanted` takes.
     pub(super) fn count(&self, namespace: &str, wanted: impl Fn(SetId) -> bool) -> u32 {
         let pods = self.names.of_namespace(namespace).filter_map(|(_, &slot)| self.labels(slot));
@@ -85,8 +94,9 @@ impl Pods {
             self.slots.push(Slot::default());
             u32::try_from(self.slots.len() - 1).expect("fewer than 2^32 Pods")
         });
-        self.slots[at as usize] = Slot { name: name.into(), ..Slot::default() };
-        self.names.insert(namespace, name, PodSlot(at));
+        let name = Arc::<str>::from(name);
+        self.slots[at as usize] = Slot { name: Arc::clone(&name), ..Slot::default() };
+        self.names.insert_as(namespace, name, PodSlot(at));
         PodSlot(at)
     }
 }

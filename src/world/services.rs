@@ -97,6 +97,10 @@ impl Services {
         self.owners.names()
     }
 
+    pub(super) fn slice_count(&self) -> usize {
+        self.owners.iter().count()
+    }
+
     pub(super) fn slices(
         &self,
         namespace: &str,
@@ -160,6 +164,12 @@ impl World {
     /// The Service `name` of `namespace`.
     pub fn service(&self, namespace: &str, name: &str) -> Option<&Service> {
         self.services.get(namespace, name)
+    }
+
+    /// The names of the EndpointSlices of a Service, in no order.
+    pub fn slice_names(&self, namespace: &str, service: &str) -> impl Iterator<Item = &str> {
+        let slices = self.services.slices.get(namespace, service);
+        slices.into_iter().flat_map(HashMap::keys).map(String::as_str)
     }
 
     /// The names of the Services of `namespace`, in no order.

@@ -1,0 +1,126 @@
+use super::*;
+use crate::istio::FieldPath;
+use crate::policy::{Action, Basis, Finding, Operation, Verdict};
+
+fn finding(action: Action, message: &str) -> Finding {
+    Finding {
+        rule: "canary-step",
+        action,
+        path: FieldPath::parsed("spec.http[0]".to_owned()),
+        message: message.to_owned(),
+        rests_on: Vec::new(),
+    }
+}
+
+fn asked() -> Asked {
+    Asked { uid: "u-1".to_owned(), operation: "UPDATE", review: None, note: None }
+}
+
+fn said_about(findings: Vec<Finding>) -> serde_json::Value {
+    let verdict = Verdict::of(Basis::Rules, findings);
+    let answer = respond(&asked(), &verdict);
+    serde_json::from_slice::<serde_json::Value>(&answer).expect("JSON")["response"].take()
+}
+
+#[test]
+fn a_warning_is_one_short_line_whatever_it_quotes() {
+    for message in
+        ["short".to_owned(), "ä€🦀".repeat(300), "two\n\n  lines\u{1b}[31m\r\nred".to_owned()]
+    {
+        let said = said_about(vec![finding(Action::Warn, &message)]);
+        let warning = said["warnings"][0].as_str().expect("a warning");
+        assert!(warning.chars().count() < 256, "{}", warning.chars().count());
+        assert!(!warning.contains(char::is_control), "{warning:?}");
+        assert!(warning.starts_with("canary-step: spec.http[0]: "), "{warning}");
+        assert_eq!(warning.ends_with('…'), message.len() > 1000, "{warning}");
+        assert_eq!(said["allowed"], true);
+    }
+}
+
+#[test]
+fn a_refusal_shows_at_most_five_lines_per_finding_and_no_blank_one() {
+    let long = (0..9).map(|n| format!("line {n}\n\n")).collect::<String>();
+    let mut findings =
+        (0..12).map(|n| finding(Action::Deny, &format!("{n}: {long}"))).collect::<Vec<_>>();
+    findings.push(finding(Action::Audit, "nobody sees this"));
+    let said = said_about(findings);
+    let message = said["status"]["message"].as_str().expect("a message");
+    assert_eq!(message.lines().count(), 10 * 5 + 1, "{message}");
+    assert!(message.lines().all(|line| !line.trim().is_empty()), "{message}");
+    assert!(message.ends_with("... and 2 more; correct these first."), "{message}");
+    assert!(!said.to_string().contains("nobody sees this"));
+    assert_eq!(said["auditAnnotations"]["rules"], "canary-step");
+    assert_eq!(said["auditAnnotations"]["verdict"], "deny");
+}
+
+#[test]
+fn a_finding_that_is_only_audited_is_annotated_and_not_shown() {
+    let said = said_about(vec![finding(Action::Audit, "quiet")]);
+    assert_eq!(said["allowed"], true);
+    assert_eq!(said["warnings"], serde_json::Value::Null);
+    assert_eq!(said["auditAnnotations"]["verdict"], "allow");
+    assert_eq!(said["auditAnnotations"]["rules"], "canary-step");
+}
+
+fn request(over: serde_json::Value) -> Vec<u8> {
+    let mut request = serde_json::json!({
+        "uid": "u-1",
+        "resource": {"group": "networking.istio.io", "version": "v1", "resource": "virtualservices"},
+        "operation": "CREATE",
+        "namespace": "shop",
+        "userInfo": {"username": "ada"},
+        "object": {"metadata": {"generateName": "reviews-", "namespace": "other"}, "spec": {}},
+        "oldObject": null,
+        "options": {"kind": "CreateOptions"},
+    });
+    let fields = request.as_object_mut().expect("an object");
+    for (name, value) in over.as_object().expect("an object") {
+        fields.insert(name.clone(), value.clone());
+    }
+    serde_json::json!({"apiVersion": API_VERSION, "kind": KIND, "request": request})
+        .to_string()
+        .into_bytes()
+}
+
+#[test]
+fn what_is_judged_and_what_is_not() {
+    let core = serde_json::json!({"group": "", "version": "v1", "resource": "pods"});
+    let rules = serde_json::json!({"group": "networking.istio.io", "version": "v1", "resource": "destinationrules"});
+    let object = serde_json::json!({"spec": {"hosts": ["a"]}});
+    for (over, want, is_noted) in [
+        (serde_json::json!({}), "create", false),
+        (serde_json::json!({"operation": "UPDATE"}), "create", false),
+        (serde_json::json!({"operation": "UPDATE", "oldObject": object}), "update", false),
+        (serde_json::json!({"oldObject": object}), "create", false),
+        (serde_json::json!({"operation": "DELETE", "object": null}), "delete", false),
+        (serde_json::json!({"object": {"spec": 7}}), "unreadable", false),
+        (serde_json::json!({"object": null}), "nothing", false),
+        (serde_json::json!({"subResource": "status"}), "not ours", false),
+        (serde_json::json!({"resource": rules}), "not ours", false),
+        (serde_json::json!({"resource": core, "object": null}), "not ours", true),
+    ] {
+        let asked = parse(&request(over.clone())).expect("a review");
+        let got = match asked.review.as_ref().map(|review| &review.operation) {
+            None => "nothing",
+            Some(Operation::Create(_)) => "create",
+            Some(Operation::Update { .. }) => "update",
+            Some(Operation::Delete) => "delete",
+            Some(Operation::Unreadable { .. }) => "unreadable",
+            Some(Operation::NotOurs) => "not ours",
+        };
+        assert_eq!((got, asked.note.is_some()), (want, is_noted), "{over}");
+    }
+}
+
+#[test]
+fn names_come_from_the_request_and_then_from_the_object() {
+    for (over, want) in [
+        (serde_json::json!({}), ("shop", "reviews-")),
+        (serde_json::json!({"name": "reviews"}), ("shop", "reviews")),
+        (serde_json::json!({"name": "", "namespace": ""}), ("other", "reviews-")),
+    ] {
+        let review = parse(&request(over.clone())).expect("a review").review.expect("an object");
+        assert_eq!((review.namespace.as_str(), review.name.as_str()), want, "{over}");
+        assert_eq!((review.user.as_str(), review.dry_run), ("ada", false));
+    }
+}

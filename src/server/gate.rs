@@ -1,0 +1,177 @@
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+use futures::future::BoxFuture;
+
+use super::metrics::{LiveRead, Metrics};
+use crate::cluster::{Index, LiveReadError};
+use crate::policy::{Mode, Policies, Reference, Review, Verdict, evaluate};
+use crate::world::{Kind, World};
+
+/// How long all live reads of one review may take together.
+pub const CONFIRM_LIMIT: Duration = Duration::from_secs(1);
+
+/// Where the world comes from, and how a refusal that rests on something missing is confirmed.
+pub trait WorldSource: Send + Sync + 'static {
+    /// Judges with the world as it is now: short, synchronous, under a read lock.
+    fn judge(&self, judge: &dyn Fn(&World) -> Verdict) -> Verdict;
+
+    /// Reads these references live and puts what it finds into the world.
+    fn confirm<'a>(
+        &'a self,
+        references: &'a [Reference],
+    ) -> BoxFuture<'a, Result<(), ConfirmError>>;
+
+    /// The kinds that are needed and not listed yet.
+    fn missing(&self) -> Vec<Kind>;
+}
+
+/// Why a refusal could not be confirmed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ConfirmError {
+    /// The API server did not give it.
+    #[error("{what} could not be read: {cause}")]
+    Unreadable {
+        /// What was read.
+        what: String,
+        /// What the client said.
+        cause: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The API server did not answer in time.
+    #[error("the API server did not answer a live read within {0:?}")]
+    Slow(Duration),
+}
+
+/// A world that does not change: from files, in a demo, in a test.
+#[derive(Debug)]
+pub struct StaticWorld(pub World);
+
+impl WorldSource for StaticWorld {
+    fn judge(&self, judge: &dyn Fn(&World) -> Verdict) -> Verdict {
+        judge(&self.0)
+    }
+
+    fn confirm<'a>(&'a self, _: &'a [Reference]) -> BoxFuture<'a, Result<(), ConfirmError>> {
+        // What was read is all there is.
+        Box::pin(std::future::ready(Ok(())))
+    }
+
+    fn missing(&self) -> Vec<Kind> {
+        Kind::ALL.into_iter().filter(|&kind| !self.0.knows(kind)).collect()
+    }
+}
+
+impl WorldSource for Index {
+    fn judge(&self, judge: &dyn Fn(&World) -> Verdict) -> Verdict {
+        Index::judge(self, judge)
+    }
+
+    fn confirm<'a>(
+        &'a self,
+        references: &'a [Reference],
+    ) -> BoxFuture<'a, Result<(), ConfirmError>> {
+        Box::pin(async move {
+            Index::confirm(self, references).await.map_err(|error| match error {
+                LiveReadError::Slow(limit) => ConfirmError::Slow(limit),
+                error => ConfirmError::Unreadable {
+                    what: "what the refusal rests on".to_owned(),
+                    cause: error.into(),
+                },
+            })
+        })
+    }
+
+    fn missing(&self) -> Vec<Kind> {
+        Index::missing(self)
+    }
+}
+
+/// Judges reviews: the policies, the world, and the live read before a refusal.
+pub struct Gate {
+    policies: ArcSwap<Policies>,
+    world: Arc<dyn WorldSource>,
+    confirm_limit: Duration,
+}
+
+impl std::fmt::Debug for Gate {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Gate").field("policies", &self.policies).finish_non_exhaustive()
+    }
+}
+
+/// A verdict, and which policy was in force for it.
+#[derive(Debug)]
+pub(super) struct Judged {
+    pub(super) verdict: Verdict,
+    pub(super) policy: String,
+    pub(super) mode: Mode,
+}
+
+impl Gate {
+    /// Judges with these policies in this world.
+    pub fn new(policies: Policies, world: Arc<dyn WorldSource>) -> Self {
+        Self { policies: ArcSwap::from_pointee(policies), world, confirm_limit: CONFIRM_LIMIT }
+    }
+
+    /// Lets the live reads of one review take this long together.
+    #[must_use]
+    pub fn with_confirm_limit(self, confirm_limit: Duration) -> Self {
+        Self { confirm_limit, ..self }
+    }
+
+    /// Judges with these policies from the next review on.
+    pub fn set_policies(&self, policies: Policies) {
+        self.policies.store(Arc::new(policies));
+    }
+
+    /// The kinds that are needed and not listed yet.
+    pub fn missing(&self) -> Vec<Kind> {
+        self.world.missing()
+    }
+
+    /// Judges one write. Nobody is refused because of something that may only be missing in a stale copy: what a refusal rests
+    /// on is read live first, and judged again.
+    pub(super) async fn review(
+        &self,
+        review: &Review,
+        metrics: &Metrics,
+    ) -> Result<Judged, ConfirmError> {
+        let mut judged = self.judge(review);
+        let mut confirmed = BTreeSet::new();
+        let deadline = Instant::now() + self.confirm_limit;
+        // What is found may show the next thing that is missing; each reference is read once, so this ends.
+        loop {
+            let mut references = judged.verdict.to_confirm();
+            references.retain(|reference| !confirmed.contains(reference));
+            if judged.verdict.allowed() || references.is_empty() {
+                return Ok(judged);
+            }
+            let read = tokio::time::timeout_at(deadline.into(), self.world.confirm(&references));
+            let result = read.await.unwrap_or(Err(ConfirmError::Slow(self.confirm_limit)));
+            metrics.live_read(match result {
+                Ok(()) => LiveRead::Ok,
+                Err(ConfirmError::Slow(_)) => LiveRead::Slow,
+                Err(_) => LiveRead::Error,
+            });
+            result?;
+            confirmed.extend(references);
+            judged = self.judge(review);
+        }
+    }
+
+    fn judge(&self, review: &Review) -> Judged {
+        let policies = self.policies.load();
+        let in_force = RefCell::new((String::new(), Mode::default()));
+        let verdict = self.world.judge(&|world| {
+            let policy = policies.in_force(review.object(), &review.namespace, world);
+            in_force.replace((policy.name().to_owned(), policy.spec().mode));
+            evaluate(policy, review, world)
+        });
+        let (policy, mode) = in_force.into_inner();
+        Judged { verdict, policy, mode }
+    }
+}

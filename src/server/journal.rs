@@ -1,0 +1,47 @@
+use super::gate::Judged;
+use super::metrics::Outcome;
+use crate::policy::{Action, Mode, Review};
+
+/// One line for each verdict: loud where somebody was refused, or would have been had the policy meant it.
+pub(super) fn record(review: &Review, operation: &'static str, judged: &Judged) {
+    let Judged { verdict, policy, mode } = judged;
+    let (basis, dry_run) = (verdict.basis.name(), review.dry_run);
+    let Review { namespace, name, user, .. } = review;
+    let outcome = Outcome::of(verdict);
+    let is_softened = *mode != Mode::Enforce;
+    let audited = verdict.of_action(Action::Audit).next().is_some();
+    if outcome != Outcome::Deny && !audited && !(is_softened && outcome == Outcome::Warn) {
+        let verdict = outcome.name();
+        tracing::debug!(verdict, basis, operation, namespace, name, user, dry_run, "judged");
+        return;
+    }
+    let mut rules = verdict.findings.iter().map(|finding| finding.rule).collect::<Vec<_>>();
+    rules.dedup();
+    let rules = rules.join(",");
+    let first = verdict.findings.first().map(ToString::to_string).unwrap_or_default();
+    let reason = first.lines().next().unwrap_or_default();
+    if outcome == Outcome::Deny {
+        tracing::warn!(
+            operation, namespace, name, user, dry_run, rules, basis, policy, reason, "refused"
+        );
+    } else {
+        let mode = match mode {
+            Mode::Enforce => "Enforce",
+            Mode::Warn => "Warn",
+            Mode::Audit => "Audit",
+        };
+        tracing::info!(
+            operation,
+            namespace,
+            name,
+            user,
+            dry_run,
+            rules,
+            basis,
+            policy,
+            mode,
+            reason,
+            "admitted with findings"
+        );
+    }
+}

@@ -1,0 +1,232 @@
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use kube::runtime::watcher::Event;
+use serde_json::{Value, json};
+use sluicegate::cluster::{Feed, Index, LiveReadError, Next};
+use sluicegate::policy::{Basis, Reference, Verdict};
+use sluicegate::world::{Kind, Mesh};
+
+use super::api::{Answer, Api, Asked, list};
+use super::index::{pod, service, slice, watched};
+use super::{counts, ready_of};
+
+/// An index with everything listed and these objects in it.
+fn index(api: &Api, objects: &[(Kind, Value)]) -> Arc<Index> {
+    let index = Index::new(Mesh::default(), api.client.clone());
+    let index = Arc::new(index);
+    for kind in Kind::ALL {
+        let mut feed = Feed::new(Arc::clone(&index), kind);
+        feed.take(Event::Init);
+        for (_, object) in objects.iter().filter(|(own, _)| *own == kind) {
+            feed.take(Event::InitApply(watched(object)));
+        }
+        feed.take(Event::InitDone);
+    }
+    index
+}
+
+fn service_reference(name: &str) -> Reference {
+    Reference::Service { namespace: "shop".to_owned(), name: name.to_owned() }
+}
+
+fn endpoints(service: &str) -> Reference {
+    Reference::Endpoints { namespace: "shop".to_owned(), service: service.to_owned() }
+}
+
+fn rules(namespace: &str) -> Reference {
+    Reference::DestinationRules { namespace: namespace.to_owned() }
+}
+
+fn selectors(asked: &[Asked]) -> Vec<String> {
+    let text = |own: &Asked| {
+        let query = own.query.iter().map(|(key, value)| format!("{key}={value}"));
+        format!("{}?{}", own.path, query.collect::<Vec<_>>().join("&"))
+    };
+    let mut all = asked.iter().map(text).collect::<Vec<_>>();
+    all.sort();
+    all
+}
+
+#[tokio::test]
+async fn what_is_there_after_all_is_found() {
+    let labels = json!({"app": "reviews", "version": "v2"});
+    let api = Api::start(move |asked| {
+        Answer::Json(match asked.path.rsplit('/').next() {
+            Some("endpointslices") => list(&[slice("s", "reviews", &[("a", true)], 8)], 20),
+            Some("pods") => list(&[pod("a", &labels, 9)], 20),
+            _ => list(&[], 20),
+        })
+    })
+    .await;
+    let old = [
+        (Kind::Service, service("reviews", 1)),
+        (Kind::EndpointSlice, slice("old", "reviews", &[("gone", true), ("a", false)], 2)),
+        (Kind::Pod, pod("a", &json!({"app": "reviews", "version": "2.0"}), 3)),
+        (Kind::EndpointSlice, slice("other", "ratings", &[("x", true)], 2)),
+    ];
+    let index = index(&api, &old);
+    index.confirm(&[endpoints("reviews")]).await.expect("answers");
+    index.read(|world| {
+        assert_eq!(counts(world, "shop", "reviews"), Some((1, 0)));
+        assert_eq!(ready_of(world, "shop", "reviews", "v2"), 1);
+        assert_eq!(world.slice_names("shop", "ratings").collect::<Vec<_>>(), ["other"]);
+    });
+    assert_eq!(
+        selectors(&api.asked()),
+        [
+            "/api/v1/namespaces/shop/pods?labelSelector=app=reviews",
+            "/apis/discovery.k8s.io/v1/namespaces/shop/endpointslices?labelSelector=kubernetes.io/service-name=reviews",
+        ]
+    );
+}
+
+#[tokio::test]
+async fn what_is_gone_is_gone() {
+    let api = Api::start(|_| Answer::Json(list(&[], 20))).await;
+    let rule =
+        json!({"metadata": {"namespace": "shop", "name": "reviews"}, "spec": {"host": "reviews"}});
+    let entry = json!({"metadata": {"namespace": "front", "name": "ext"}, "spec": {"hosts": ["a.example.com"]}});
+    let mut elsewhere = rule.clone();
+    elsewhere["metadata"]["namespace"] = "front".into();
+    let old = [
+        (Kind::Service, service("reviews", 1)),
+        (Kind::Service, service("ratings", 1)),
+        (Kind::DestinationRule, rule),
+        (Kind::DestinationRule, elsewhere),
+        (Kind::ServiceEntry, entry),
+    ];
+    let index = index(&api, &old);
+    let all = [service_reference("reviews"), rules("shop"), Reference::ServiceEntries];
+    index.confirm(&all).await.expect("answers");
+    index.read(|world| {
+        assert!(world.service("shop", "reviews").is_none());
+        assert!(world.service("shop", "ratings").is_some(), "was not asked for");
+        assert_eq!(
+            world.names(Kind::DestinationRule),
+            [("front".to_owned(), "reviews".to_owned())]
+        );
+        assert!(world.names(Kind::ServiceEntry).is_empty());
+    });
+    assert_eq!(
+        selectors(&api.asked()),
+        [
+            "/api/v1/namespaces/shop/services?fieldSelector=metadata.name=reviews",
+            "/apis/networking.istio.io/v1/namespaces/shop/destinationrules?",
+            "/apis/networking.istio.io/v1/serviceentries?",
+        ]
+    );
+}
+
+#[tokio::test]
+async fn no_answer_is_no_confirmation() {
+    let api = Api::start(|asked| match asked.path.rsplit('/').next() {
+        Some("services") => Answer::Json(list(&[], 20)),
+        _ => Answer::Never,
+    })
+    .await;
+    let index = index(&api, &[(Kind::Service, service("reviews", 1))]);
+    let begun = Instant::now();
+    let error = index.confirm(&[service_reference("reviews"), rules("shop")]).await;
+    assert!(matches!(error, Err(LiveReadError::Slow(_))), "{error:?}");
+    assert!(begun.elapsed() < Duration::from_secs(3));
+    assert!(index.read(|world| world.service("shop", "reviews").is_some()), "nothing has changed");
+
+    let api = Api::start(|_| Answer::Status(500)).await;
+    let failing = self::index(&api, &[]);
+    let error = failing.confirm(&[rules("shop")]).await.expect_err("was refused").to_string();
+    assert!(error.starts_with("destinationrules of namespace shop could not be read"), "{error}");
+    let error = Index::unconnected(Mesh::default()).confirm(&[rules("shop")]).await;
+    assert!(matches!(error, Err(LiveReadError::NoClient)), "{error:?}");
+}
+
+#[tokio::test]
+async fn requests_are_merged_and_few() {
+    let api = Api::start(|_| Answer::Json(list(&[], 20))).await;
+    let index = index(&api, &[(Kind::Service, service("a", 1)), (Kind::Service, service("b", 1))]);
+    let all = [
+        service_reference("a"),
+        service_reference("b"),
+        endpoints("a"),
+        endpoints("b"),
+        Reference::ServiceEntries,
+        rules("shop"),
+        rules("front"),
+        rules("istio-system"),
+    ];
+    index.confirm(&all).await.expect("fits");
+    assert_eq!(
+        selectors(&api.asked()),
+        [
+            "/api/v1/namespaces/shop/pods?labelSelector=app in (a,b)",
+            "/api/v1/namespaces/shop/services?",
+            "/apis/discovery.k8s.io/v1/namespaces/shop/endpointslices?labelSelector=kubernetes.io/service-name in (a,b)",
+            "/apis/networking.istio.io/v1/destinationrules?",
+            "/apis/networking.istio.io/v1/serviceentries?",
+        ]
+    );
+    let many =
+        (0..7).map(|i| Reference::Service { namespace: format!("n{i}"), name: "a".to_owned() });
+    let error = index.confirm(&many.collect::<Vec<_>>()).await;
+    assert!(matches!(error, Err(LiveReadError::TooMany { needed: 7 })), "{error:?}");
+    assert_eq!(api.asked().len(), 5, "nobody was asked");
+}
+
+#[tokio::test]
+async fn a_name_that_nothing_can_have_is_not_asked_for() {
+    let api = Api::start(|_| Answer::Status(400)).await;
+    let index = index(&api, &[]);
+    for name in ["a,b", "Reviews", "a=b", "", "a/../b"] {
+        index.confirm(&[service_reference(name), endpoints(name)]).await.expect(name);
+    }
+    for namespace in ["kube-system/secrets?", "..", "a b"] {
+        index.confirm(&[rules(namespace)]).await.expect(namespace);
+    }
+    assert!(api.asked().is_empty());
+}
+
+#[tokio::test]
+async fn an_older_watch_event_does_not_undo_a_live_read() {
+    let api = Api::start(|asked| match asked.path.rsplit('/').next() {
+        Some("services") => Answer::Json(list(&[service("reviews", 8)], 20)),
+        _ => Answer::Status(404),
+    })
+    .await;
+    let index = index(&api, &[]);
+    let there = || index.read(|world| world.service("shop", "reviews").is_some());
+    index.confirm(&[service_reference("reviews")]).await.expect("answers");
+    assert!(there());
+    let mut feed = Feed::new(Arc::clone(&index), Kind::Service);
+    feed.take(Event::Delete(watched(&service("reviews", 5))));
+    assert!(there(), "that was before it was created anew");
+    feed.take(Event::Apply(watched(&service("other", 6))));
+    assert!(
+        index.read(|world| world.service("shop", "other").is_some()),
+        "others are not concerned"
+    );
+    feed.take(Event::Delete(watched(&service("reviews", 21))));
+    assert!(!there());
+
+    // A list that was asked for before the live read may be older: it is asked for again.
+    feed.take(Event::Init);
+    index.confirm(&[service_reference("reviews")]).await.expect("answers");
+    assert_eq!(feed.take(Event::InitDone), Next::ListAgain);
+    assert!(there());
+    feed.take(Event::Init);
+    assert_eq!(feed.take(Event::InitDone), Next::Follow);
+    assert!(!there());
+    index.confirm(&[rules("shop")]).await.expect("without a CRD there is none");
+}
+
+#[tokio::test]
+async fn confirmed_and_judged_in_one() {
+    let api = Api::start(|_| Answer::Json(list(&[service("reviews", 8)], 20))).await;
+    let index = index(&api, &[]);
+    let judge = |world: &sluicegate::world::World| match world.service("shop", "reviews") {
+        Some(_) => Verdict::allow(Basis::Rules),
+        None => Verdict::undecided(vec![Kind::Service]),
+    };
+    assert!(!index.judge(&judge).is_decided());
+    let verdict = index.confirm_and_judge(&[service_reference("reviews")], &judge).await;
+    assert!(verdict.expect("answers").is_decided());
+}

@@ -1,0 +1,132 @@
+//! The program under test, as its own process with its own user.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use super::certs::Pair;
+use super::control_plane::{ControlPlane, GATE_USER};
+use super::process::{Process, free_ports, unless_stolen};
+use super::registration::{Fails, Registration};
+use super::{Result, http};
+
+const START: Duration = Duration::from_secs(30);
+
+pub(crate) struct Gate {
+    process: Process,
+    port: u16,
+    status_port: u16,
+    tls: PathBuf,
+}
+
+impl Gate {
+    /// A gate that is ready to judge.
+    pub(crate) fn start(plane: &ControlPlane, name: &str) -> Result<Self> {
+        Self::start_through(plane, name, plane.api_port())
+    }
+
+    /// A gate that reaches the API server by another port, and is ready.
+    pub(crate) fn start_through(plane: &ControlPlane, name: &str, api_port: u16) -> Result<Self> {
+        let mut gate = unless_stolen(|| Self::spawn(plane, name, api_port))?;
+        let status_port = gate.status_port;
+        gate.process.wait_until(START, || is_ready(status_port))?;
+        Ok(gate)
+    }
+
+    /// A gate that answers but has never seen the cluster: nothing is behind `api_port`.
+    pub(crate) fn start_blind(plane: &ControlPlane, name: &str, api_port: u16) -> Result<Self> {
+        let gate = unless_stolen(|| Self::spawn(plane, name, api_port))?;
+        if is_ready(gate.status_port) {
+            return Err(format!("gate {name} says ready without having seen the cluster").into());
+        }
+        Ok(gate)
+    }
+
+    fn spawn(plane: &ControlPlane, name: &str, api_port: u16) -> Result<Self> {
+        let [port, status_port] = free_ports()?;
+        let kubeconfig = plane.kubeconfig(&format!("gate-{name}"), GATE_USER, api_port)?;
+        let tls = plane.sandbox().path().join(format!("gate-{name}-tls-{port}"));
+        fs::create_dir(&tls)?;
+        mount(&tls, &plane.authority().server("sluicegate")?)?;
+        let mut command = Command::new(env!("CARGO_BIN_EXE_sluicegate"));
+        command
+            .arg("serve")
+            .args([
+                "--listen",
+                &format!("127.0.0.1:{port}"),
+                "--status-listen",
+                &format!("127.0.0.1:{status_port}"),
+            ])
+            .arg("--tls-dir")
+            .arg(&tls)
+            .arg("--kubeconfig")
+            .arg(&kubeconfig)
+            .args(["--tls-poll", "1s"])
+            // The pause is for load balancers that have not heard of the end yet; there is none here.
+            .args(["--shutdown-delay", "0s"]);
+        let mut process = Process::spawn(plane.sandbox(), &format!("gate-{name}"), &mut command)?;
+        process.wait_until(START, || http::listens(port) && http::listens(status_port))?;
+        Ok(Self { process, port, status_port, tls })
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// How the API server reaches this gate for the namespaces with this label; writes wait for it.
+    pub(crate) fn registration(&self, plane: &ControlPlane, label: &str) -> Registration {
+        Registration {
+            label: label.to_owned(),
+            port: self.port,
+            fails: Fails::Closed,
+            trusted: plane.authority().certificate().to_owned(),
+        }
+    }
+
+    /// Puts the gate in front of the namespaces with this label, and waits until it is asked.
+    pub(crate) fn register(&self, plane: &ControlPlane, label: &str) -> Result {
+        self.registration(plane, label).create(plane)?.wait()
+    }
+
+    /// Gives it another certificate, as the kubelet does when the Secret changes.
+    pub(crate) fn rotate(&self, pair: &Pair) -> Result {
+        mount(&self.tls, pair)
+    }
+
+    /// Ends it as the kernel would when memory runs out.
+    pub(crate) fn kill(&mut self) -> Result {
+        self.process.kill()
+    }
+
+    /// Asks it to end, as the kubelet does.
+    pub(crate) fn terminate(&self) -> Result {
+        self.process.terminate()
+    }
+
+    pub(crate) fn has_ended(&mut self) -> Result<bool> {
+        self.process.has_ended()
+    }
+}
+
+fn is_ready(status_port: u16) -> bool {
+    matches!(http::get(status_port, "/readyz"), Some((200, _)))
+}
+
+/// Lays a certificate out as the kubelet mounts a Secret: the names lead through `..data`, and only that link changes.
+fn mount(folder: &Path, pair: &Pair) -> Result {
+    let content = tempfile::Builder::new().prefix("..").tempdir_in(folder)?.keep();
+    fs::write(content.join("tls.crt"), &pair.certificate)?;
+    fs::write(content.join("tls.key"), &pair.key)?;
+    let data = folder.join("..data");
+    let first = !data.exists();
+    let next = folder.join("..data_tmp");
+    symlink(content.file_name().unwrap_or_default(), &next)?;
+    fs::rename(&next, &data)?;
+    if first {
+        symlink("..data/tls.crt", folder.join("tls.crt"))?;
+        symlink("..data/tls.key", folder.join("tls.key"))?;
+    }
+    Ok(())
+}

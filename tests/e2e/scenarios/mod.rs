@@ -1,0 +1,26 @@
+//! What a person sees who uses the gate. One function is one scenario, in a namespace of its own.
+
+mod failure;
+mod lifecycle;
+mod references;
+mod rollback;
+mod shift;
+
+use crate::harness::{Result, Stage};
+
+pub(crate) type Scenario = (&'static str, fn(&Stage) -> Result);
+
+pub(crate) fn all() -> impl Iterator<Item = Scenario> {
+    [shift::ALL, rollback::ALL, references::ALL, failure::ALL, lifecycle::ALL]
+        .into_iter()
+        .flatten()
+        .copied()
+}
+
+/// The scenarios of a file with their names; one that is not listed is dead code, and the compiler says so.
+macro_rules! scenarios {
+    ($($scenario:ident),+ $(,)?) => {
+        pub(super) const ALL: &[super::Scenario] = &[$((stringify!($scenario), $scenario)),+];
+    };
+}
+use scenarios;

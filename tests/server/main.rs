@@ -1,0 +1,11 @@
+//! The server as the API server and the kubelet meet it: real sockets, real TLS, real files.
+
+mod confirm;
+mod connections;
+mod files;
+mod harness;
+mod limits;
+mod reviews;
+mod rotation;
+mod shutdown;
+mod status;
