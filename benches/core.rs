@@ -108,7 +108,7 @@ fn judge(c: &mut Criterion) {
 
 fn pods(count: usize) -> (Vec<Object>, Host) {
     let labels = |index: usize| {
-        let version = if index % 10 == 0 { "v2" } else { "v1" };
+        let version = if index.is_multiple_of(10) { "v2" } else { "v1" };
         let fixed = (0..10).map(|key| (format!("example.com/label-{key}"), "value".to_owned()));
         fixed
             .chain([

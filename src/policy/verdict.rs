@@ -135,12 +135,14 @@ pub struct Verdict {
     pub basis: Basis,
     /// The kinds that the verdict needs and that are not listed yet; not empty only where nothing could be decided.
     pub missing: Vec<Kind>,
+    /// Whether only the policy's mode lets the write pass.
+    pub would_deny: bool,
 }
 
 impl Verdict {
     /// A write that passes without a word.
     pub fn allow(basis: Basis) -> Self {
-        Self { findings: Vec::new(), basis, missing: Vec::new() }
+        Self { findings: Vec::new(), basis, missing: Vec::new(), would_deny: false }
     }
 
     /// These findings, sorted.
@@ -149,12 +151,12 @@ impl Verdict {
             (a.action, natural(&a.path), a.rule).cmp(&(b.action, natural(&b.path), b.rule))
         });
         findings.dedup_by(|b, a| a == b);
-        Self { findings, basis, missing: Vec::new() }
+        Self { findings, basis, missing: Vec::new(), would_deny: false }
     }
 
     /// Nobody can say yet: these kinds have not been listed.
     pub fn undecided(missing: Vec<Kind>) -> Self {
-        Self { findings: Vec::new(), basis: Basis::Blind, missing }
+        Self { findings: Vec::new(), basis: Basis::Blind, missing, would_deny: false }
     }
 
     /// Whether the write passes. An undecided one does not.

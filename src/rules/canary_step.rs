@@ -98,20 +98,29 @@ impl Rule for CanaryStep {
     }
 }
 
+/// A place in the new object: protocol, route, destination.
+type Place = (Protocol, usize, usize);
+
 /// Per place in the new object the finding with the largest rise.
 #[derive(Default)]
-struct Worst<'a>(BTreeMap<(Protocol, usize, usize), (f64, (&'a Flow, &'a Movement))>);
+struct Worst<'a>(BTreeMap<Place, Found<'a>>);
+
+struct Found<'a> {
+    rise: f64,
+    flow: &'a Flow,
+    moved: &'a Movement,
+}
 
 impl<'a> Worst<'a> {
-    fn keep(&mut self, key: (Protocol, usize, usize), rise: f64, found: (&'a Flow, &'a Movement)) {
-        let known = self.0.entry(key).or_insert((rise, found));
-        if rise > known.0 + TOLERANCE {
-            *known = (rise, found);
+    fn keep(&mut self, place: Place, rise: f64, (flow, moved): (&'a Flow, &'a Movement)) {
+        let known = self.0.entry(place).or_insert(Found { rise, flow, moved });
+        if rise > known.rise + TOLERANCE {
+            *known = Found { rise, flow, moved };
         }
     }
 
     fn into_values(self) -> impl Iterator<Item = (&'a Flow, &'a Movement)> {
-        self.0.into_values().map(|(_, found)| found)
+        self.0.into_values().map(|found| (found.flow, found.moved))
     }
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use sluicegate::rules;
+use sluicegate::{cluster, rules};
 
 /// Rooms in the order in which they may be entered: a room may use those in front of it.
 const ROOMS: [&str; 8] = ["istio", "world", "policy", "rules", "certs", "cluster", "server", "cli"];
@@ -164,6 +164,25 @@ fn the_readme_lists_the_rules() {
         read(&root().join("README.md")).contains(&table),
         "put the output of `sluicegate rules` into README.md:\n{table}"
     );
+}
+
+#[test]
+fn the_documented_permissions_are_those_that_are_used() {
+    let text = read(&root().join("docs/webhook.md"));
+    let rules = text.lines().filter(|line| line.trim_start().starts_with("- {apiGroups:"));
+    let mut documented = BTreeSet::new();
+    for line in rules {
+        let list = |after: &str| {
+            let rest = line.split(after).nth(1).unwrap_or_else(|| panic!("{line}"));
+            let items = rest.split(']').next().unwrap_or_default().split(',');
+            items.map(|item| item.trim().trim_matches('"').to_owned()).collect::<Vec<_>>()
+        };
+        assert_eq!(list("verbs: ["), ["get", "list", "watch"]);
+        let group = list("apiGroups: [").concat();
+        documented.extend(list("resources: [").into_iter().map(|plural| (group.clone(), plural)));
+    }
+    let used = cluster::RESOURCES.iter().map(|own| (own.group.to_owned(), own.plural.to_owned()));
+    assert_eq!(documented, used.collect::<BTreeSet<_>>());
 }
 
 #[test]
