@@ -52,7 +52,7 @@ pub fn evaluate(policy: &Policy, review: &Review, world: &World) -> Verdict {
         Mode::Warn => Action::Warn,
         Mode::Audit => Action::Audit,
     };
-    verdict.would_deny = verdict.of_action(Action::Deny).next().is_some();
+    verdict.would_deny = verdict.findings.iter().any(|finding| finding.action == Action::Deny);
     for finding in &mut verdict.findings {
         finding.action = finding.action.max(downgrade);
     }
