@@ -117,8 +117,8 @@ impl<'a> Report<'a> {
     }
 
     /// A violation of this write that no ratchet softens: it compares old and new by itself.
-    pub fn shift(&mut self, path: FieldPath, message: String) {
-        self.push(self.action, path, message, Vec::new(), String::new(), f64::INFINITY);
+    pub fn shift(&mut self, path: FieldPath, message: String, rests_on: Vec<Reference>) {
+        self.push(self.action, path, message, rests_on, String::new(), f64::INFINITY);
     }
 
     fn push(

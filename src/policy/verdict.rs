@@ -1,3 +1,4 @@
+use std::collections::BTreeSet;
 use std::fmt::{self, Display};
 
 use serde::{Deserialize, Serialize};
@@ -174,19 +175,24 @@ impl Verdict {
         self.findings.iter().filter(move |finding| finding.action == action)
     }
 
-    /// What the refusals rest on and what must be read again before anybody is told no; nothing where one of them rests on
-    /// the written text alone.
-    pub fn to_confirm(&self) -> Vec<Reference> {
-        let mut all = Vec::new();
+    /// What must be read again before anybody is told no: what the most severe refusal rests on, without what is `confirmed`
+    /// already. Nothing where one refusal stands: it rests on the written text, or on what was read again.
+    pub fn to_confirm(&self, confirmed: &BTreeSet<Reference>) -> Vec<Reference> {
+        let open = |finding: &Finding| {
+            let open = finding.rests_on.iter().filter(|reference| !confirmed.contains(reference));
+            open.cloned().collect::<Vec<_>>()
+        };
+        let mut first = Vec::new();
         for finding in self.of_action(Action::Deny) {
-            if finding.rests_on.is_empty() {
+            let open = open(finding);
+            if open.is_empty() {
                 return Vec::new();
             }
-            all.extend(finding.rests_on.iter().cloned());
+            if first.is_empty() {
+                first = open;
+            }
         }
-        all.sort();
-        all.dedup();
-        all
+        first
     }
 }
 

@@ -6,9 +6,10 @@ use serde::Deserialize;
 use crate::istio::Protocol;
 use crate::policy::words::{list, number, percent};
 use crate::policy::{
-    Action, Base, Case, Change, Class, Destination, Flow, Movement, Report, Rule, Share, Side,
-    Stage, Step,
+    Action, Base, Case, Change, Class, Destination, Flow, Movement, Reference, Report, Rule, Share,
+    Side, Stage, Step,
 };
+use crate::world::HostKind;
 
 /// A canary gets more traffic in small steps.
 ///
@@ -83,14 +84,14 @@ impl Rule for CanaryStep {
             }
         }
         for (flow, moved) in too_far.into_values() {
-            report.shift(flow.path(moved.destination), refusal(case, change, flow, moved));
+            let message = refusal(case, change, flow, moved);
+            report.shift(flow.path(moved.destination), message, rests_on(case, change, flow));
         }
         for (flow, _) in together.into_values() {
             let Some(after) = &flow.after else { continue };
-            report.shift(
-                flow.protocol.path(after.route).field("route"),
-                together_refusal(case, change, flow),
-            );
+            let path = flow.protocol.path(after.route).field("route");
+            let message = together_refusal(case, change, flow);
+            report.shift(path, message, rests_on(case, change, flow));
         }
         for (flow, moved) in notes.into_values() {
             report.warning(flow.path(moved.destination), note(change, flow, moved));
@@ -130,6 +131,27 @@ fn exceeds(step: &Step, flow: &Flow, after: &Side, moved: &Movement) -> bool {
     let written = after.share(moved.destination) * 100.0;
     let is_off_ladder = flow.before.is_some() && written > 0.0 && !step.is_rung(written);
     to > step.limit(from) + TOLERANCE || is_off_ladder
+}
+
+/// A step is refused only while somebody answers on the side that loses: were that side dead, the write would be the way out.
+fn rests_on(case: &Case<'_>, change: &Change, flow: &Flow) -> Vec<Reference> {
+    /// Further ones carry too little to keep a dead route alive, and each costs the API server two reads.
+    const MOST: usize = 2;
+    let Some(before) = &flow.before else { return Vec::new() };
+    let mut carrying = before.shares.clone();
+    carrying.retain(|share| share.fraction > 0.0);
+    carrying.sort_by(|a, b| b.fraction.total_cmp(&a.fraction));
+    let mut found = Vec::new();
+    for share in carrying {
+        let host = &change.destinations.get(share.destination).host;
+        let Some(HostKind::Service(service)) = case.world.host(host) else { continue };
+        let (namespace, service) = (service.namespace.clone(), service.name.clone());
+        let reference = Reference::Endpoints { namespace, service };
+        if !found.contains(&reference) && found.len() < MOST {
+            found.push(reference);
+        }
+    }
+    found
 }
 
 /// What all canaries of a route carry together, before and after: what the stable sides lose, they gain.

@@ -145,8 +145,7 @@ impl Gate {
         let deadline = Instant::now() + self.confirm_limit;
         // What is found may show the next thing that is missing; each reference is read once, so this ends.
         loop {
-            let mut references = judged.verdict.to_confirm();
-            references.retain(|reference| !confirmed.contains(reference));
+            let references = judged.verdict.to_confirm(&confirmed);
             if judged.verdict.allowed() || references.is_empty() {
                 return Ok(judged);
             }
