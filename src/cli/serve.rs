@@ -1,3 +1,4 @@
+use std::io::IsTerminal as _;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -176,7 +177,7 @@ impl Serve {
         let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
         match self.log_format {
             LogFormat::Json => log.json().flatten_event(true).init(),
-            LogFormat::Text => log.init(),
+            LogFormat::Text => log.with_ansi(std::io::stderr().is_terminal()).init(),
         }
     }
 }

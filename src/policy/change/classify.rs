@@ -248,8 +248,14 @@ impl Weighing<'_> {
         alive && carrying.peek().is_some() && carrying.all(|destination| destination.is_dead())
     }
 
+    /// The destinations that are weighed against each other. On plain routing a subset that contains another one is a mixture
+    /// as well.
     fn leaves(&self) -> impl Iterator<Item = usize> {
-        (0..self.shares.len()).filter(|&at| Some(at) != self.mixture)
+        let contains_another = |at: usize| {
+            self.mixture.is_some()
+                && (0..self.shares.len()).any(|other| self.destinations.contains(at, other))
+        };
+        (0..self.shares.len()).filter(move |&at| Some(at) != self.mixture && !contains_another(at))
     }
 
     fn others(&self, at: usize) -> impl Iterator<Item = usize> {

@@ -168,6 +168,15 @@ impl Destinations {
         }
     }
 
+    /// Whether `at` selects all that `other` selects and more, by their labels.
+    pub(super) fn contains(&self, at: usize, other: usize) -> bool {
+        let (at, other) = (&self.0[at], &self.0[other]);
+        let (Some(wide), Some(narrow)) = (&at.labels, &other.labels) else { return false };
+        at.host == other.host
+            && wide.len() < narrow.len()
+            && wide.iter().all(|(key, value)| narrow.get(key) == Some(value))
+    }
+
     /// Whether two hosts differ at most in a version or role suffix.
     pub(super) fn are_one_family(&self, a: usize, b: usize, domain: &str) -> bool {
         let (a, b) = (&self.0[a], &self.0[b]);
