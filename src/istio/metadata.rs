@@ -54,6 +54,7 @@ struct ManagedFields {
     time: Option<Timestamp>,
     #[serde(deserialize_with = "null_as_default")]
     subresource: String,
+    #[serde(deserialize_with = "null_as_default")]
     fields_v1: OwnedFields,
 }
 

@@ -6,7 +6,7 @@ use std::fmt;
 use std::marker::PhantomData;
 
 use serde::de::value::MapAccessDeserializer;
-use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Unexpected, Visitor};
 
 /// Reads `null` like an absent field: Go writes nil maps and slices that way.
 pub(super) fn null_as_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
@@ -33,6 +33,43 @@ where
     T: Deserialize<'de> + Default,
 {
     deserializer.deserialize_any(Lists(PhantomData))
+}
+
+/// Reads a whole number, also where it is written with a fraction of zero: the API server takes `10.0` for an integer.
+pub(super) fn whole_number<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<i64>, D::Error> {
+    deserializer.deserialize_any(WholeNumber)
+}
+
+struct WholeNumber;
+
+impl Visitor<'_> for WholeNumber {
+    type Value = Option<i64>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("i64")
+    }
+
+    fn visit_i64<E: Error>(self, value: i64) -> Result<Self::Value, E> {
+        Ok(Some(value))
+    }
+
+    fn visit_u64<E: Error>(self, value: u64) -> Result<Self::Value, E> {
+        // What no i64 holds is too large for every field that is read, and stays so.
+        Ok(Some(i64::try_from(value).unwrap_or(i64::MAX)))
+    }
+
+    fn visit_f64<E: Error>(self, value: f64) -> Result<Self::Value, E> {
+        if value.fract() == 0.0 && value.abs() < 2f64.powi(53) {
+            return Ok(Some(value as i64));
+        }
+        Err(E::invalid_type(Unexpected::Float(value), &self))
+    }
+
+    fn visit_unit<E: Error>(self) -> Result<Self::Value, E> {
+        Ok(None)
+    }
 }
 
 struct Objects<T>(PhantomData<T>);

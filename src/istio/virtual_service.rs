@@ -5,7 +5,7 @@ use serde::de::IgnoredAny;
 
 use super::metadata::Metadata;
 use super::path::FieldPath;
-use super::shape::{Object, null_as_default, object, objects};
+use super::shape::{Object, null_as_default, object, objects, whole_number};
 
 /// The parts of a VirtualService that a verdict reads; `v1`, `v1beta1` and `v1alpha3` have the same shape.
 ///
@@ -84,6 +84,7 @@ pub struct RouteDestination {
     #[serde(deserialize_with = "object")]
     pub destination: Destination,
     /// The weight as written. Istio reads an omitted weight as 0, and ignores the weight of a single destination.
+    #[serde(deserialize_with = "whole_number")]
     pub weight: Option<i64>,
 }
 
@@ -107,6 +108,7 @@ pub struct Destination {
 #[serde(default)]
 pub struct PortSelector {
     /// The port's number.
+    #[serde(deserialize_with = "whole_number")]
     pub number: Option<i64>,
 }
 
@@ -135,6 +137,7 @@ pub struct RouteMatch {
     #[serde(deserialize_with = "null_as_default")]
     pub ignore_uri_case: bool,
     /// The port the client addressed.
+    #[serde(deserialize_with = "whole_number")]
     pub port: Option<i64>,
     /// Labels of the client's pod.
     #[serde(deserialize_with = "null_as_default")]

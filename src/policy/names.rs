@@ -23,15 +23,17 @@ pub(super) struct Version {
 const STABLE: [&str; 2] = ["primary", "stable"];
 const CANARY: [&str; 2] = ["canary", "preview"];
 
-/// The role that a name says: the whole of it or its last part, `podinfo-primary`.
+/// The role that a name says, as a whole or by one of its parts: `podinfo-primary`, `canary-svc`. A name that says both says
+/// nothing.
 pub(super) fn role(name: &str) -> Option<Role> {
-    let last = name.rsplit(['-', '_', '.']).next().unwrap_or(name).to_lowercase();
-    if STABLE.contains(&last.as_str()) {
-        Some(Role::Stable)
-    } else if CANARY.contains(&last.as_str()) {
-        Some(Role::Canary)
-    } else {
-        None
+    let says = |words: &[&str]| {
+        let parts = name.split(['-', '_', '.']);
+        parts.into_iter().any(|part| words.iter().any(|word| part.eq_ignore_ascii_case(word)))
+    };
+    match (says(&STABLE), says(&CANARY)) {
+        (true, false) => Some(Role::Stable),
+        (false, true) => Some(Role::Canary),
+        _ => None,
     }
 }
 
@@ -76,16 +78,17 @@ pub(super) fn version(name: &str) -> Option<Version> {
     None
 }
 
-/// A Service's name without the suffix that tells its versions or roles apart: `reviews-v2` and `reviews-canary` are both
-/// `reviews`.
-pub(super) fn stem(name: &str) -> &str {
+/// A Service's name without what tells its versions or roles apart: `reviews-v2` and `reviews-canary` are both `reviews`,
+/// `stable-svc` and `canary-svc` both `svc`.
+pub(super) fn stem(name: &str) -> String {
     if let Some(version) = version(name) {
-        return &name[..version.stem.len()];
+        return version.stem;
     }
-    match (role(name), name.rfind(['-', '_'])) {
-        (Some(_), Some(at)) => &name[..at],
-        _ => name,
+    if role(name).is_none() {
+        return name.to_owned();
     }
+    let parts = name.split(['-', '_', '.']).filter(|part| role(part).is_none());
+    parts.collect::<Vec<_>>().join("-")
 }
 
 #[cfg(test)]
@@ -109,12 +112,14 @@ mod tests {
     }
 
     #[test]
-    fn roles_are_read_from_the_last_part() {
+    fn roles_are_read_from_parts() {
         for (name, want) in [
             ("podinfo-primary", Some(Role::Stable)),
             ("stable", Some(Role::Stable)),
             ("podinfo-canary", Some(Role::Canary)),
             ("preview", Some(Role::Canary)),
+            ("stable-svc", Some(Role::Stable)),
+            ("canary-of-stable", None),
             ("blue", None),
             ("unstable", None),
         ] {
@@ -126,6 +131,7 @@ mod tests {
     fn stems_tell_kin() {
         for (name, want) in [
             ("reviews-v2", "reviews"),
+            ("canary-svc", "svc"),
             ("reviews-canary", "reviews"),
             ("reviews", "reviews"),
             ("cart", "cart"),

@@ -1,6 +1,6 @@
 use std::cmp::Ordering;
 
-use super::destinations::{Context, Destinations};
+use super::destinations::{Context, Destination, Destinations};
 use super::{Base, Flow, NOTHING, Side, Written};
 use crate::policy::names::Role;
 
@@ -245,7 +245,7 @@ impl Weighing<'_> {
             .endpoints
             .as_ref()
             .is_some_and(|endpoints| endpoints.ready() > 0);
-        alive && carrying.peek().is_some() && carrying.all(|destination| destination.is_dead())
+        alive && carrying.peek().is_some() && carrying.all(Destination::is_dead)
     }
 
     /// The destinations that are weighed against each other. On plain routing a subset that contains another one is a mixture

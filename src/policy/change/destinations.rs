@@ -19,6 +19,8 @@ pub struct Destination {
     pub labels: Option<BTreeMap<String, String>>,
     /// What it selects; `None` where that is not known.
     pub endpoints: Option<Endpoints>,
+    /// Whether it is known that there is no such host, or that no client sees its subset defined.
+    pub is_missing: bool,
     /// The part that the policy or its name gives to it.
     pub role: Option<Role>,
     age: Age,
@@ -26,15 +28,14 @@ pub struct Destination {
 }
 
 impl Destination {
-    /// Whether requests to it are answered by somebody, as far as is known; an undefined subset answers nobody.
+    /// Whether requests to it may be answered by somebody: it is not known to be dead.
     pub fn serves(&self) -> bool {
-        self.labels.is_some()
-            && self.endpoints.as_ref().is_none_or(|endpoints| endpoints.ready() > 0)
+        !self.is_dead()
     }
 
-    /// Whether it is known that nobody answers there.
+    /// Whether it is known that nobody answers there: no such host, no such subset, or no ready endpoint.
     pub fn is_dead(&self) -> bool {
-        self.endpoints.as_ref().is_some_and(|endpoints| endpoints.ready() == 0)
+        self.is_missing || self.endpoints.as_ref().is_some_and(|endpoints| endpoints.ready() == 0)
     }
 
     /// Whether its workload is younger than `moment`; `false` where that is not known.
@@ -131,8 +132,11 @@ impl Destinations {
             Some(labels) if !is_blind => (world.selected(&host, labels), world.age(&host, labels)),
             _ => (None, Age::default()),
         };
+        let may_look = !is_blind && !world.is_blank();
+        let is_missing = may_look && (labels.is_none() || world.host(&host).is_none());
         self.0.push(Destination {
             host,
+            is_missing,
             subset: subset.to_owned(),
             label,
             labels,
