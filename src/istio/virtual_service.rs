@@ -242,6 +242,14 @@ impl VirtualServiceSpec {
 }
 
 impl Route {
+    /// The places that it sends requests to, sorted: what it is known by while its name, its match and its weights change.
+    pub fn targets(&self) -> Vec<(&str, &str)> {
+        let own = self.route.iter().map(|written| &written.destination);
+        let mut targets = own.map(|to| (to.host.as_str(), to.subset.as_str())).collect::<Vec<_>>();
+        targets.sort_unstable();
+        targets
+    }
+
     /// The sum of the weights as Envoy adds them up, an omitted one counted as 0; negative weights count as 0.
     pub fn total_weight(&self) -> u64 {
         self.route.iter().map(RouteDestination::effective_weight).fold(0, u64::saturating_add)

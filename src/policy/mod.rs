@@ -133,14 +133,16 @@ impl Judge<'_> {
     fn text(&self, new: &VirtualService, stage: Stage) -> Vec<Finding> {
         let mut found = self.ask(new, None, stage);
         if let Some(old) = self.review.old_object().filter(|_| !found.is_empty()) {
-            let before = self.ask(old, None, stage);
+            let mut before = self.ask(old, None, stage);
             for reported in &mut found {
                 let same = |old: &Reported| {
                     old.finding.rule == reported.finding.rule
                         && old.key == reported.key
                         && old.severity >= reported.severity - 1e-9
                 };
-                if before.iter().any(same) {
+                // Each old violation excuses one of the new object: a second one of its kind is new.
+                if let Some(at) = before.iter().position(same) {
+                    before.swap_remove(at);
                     reported.finding.action = reported.finding.action.max(Action::Warn);
                     reported.finding.message.push_str("\n  It was so before this write.");
                 }

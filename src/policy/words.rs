@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 /// A share as people write it: `99 %`, `12.5 %`, and never `0 %` for something that is there.
 pub fn percent(share: f64) -> Cow<'static, str> {
-    let points = (share * 100.0).max(0.0);
+    let points = (share * 100.0).max(0.0) + 0.0;
     let rounded = (points * 10.0).round() / 10.0;
     if points > 1e-9 && rounded <= 0.0 {
         return Cow::Borrowed("less than 0.1 %");

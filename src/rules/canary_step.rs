@@ -128,8 +128,8 @@ impl<'a> Worst<'a> {
 /// Whether a rise goes further than the policy lets a canary go.
 fn exceeds(step: &Step, flow: &Flow, after: &Side, moved: &Movement) -> bool {
     let (from, to) = (moved.from * 100.0, moved.to * 100.0);
-    let written = after.share(moved.destination) * 100.0;
-    let is_off_ladder = flow.before.is_some() && written > 0.0 && !step.is_rung(written);
+    let is_off_ladder =
+        flow.before.is_some() && !step.is_rung(to) && after.share(moved.destination) > 0.0;
     to > step.limit(from) + TOLERANCE || is_off_ladder
 }
 
@@ -190,8 +190,8 @@ fn refusal(case: &Case<'_>, change: &Change, flow: &Flow, moved: &Movement) -> S
     let route = &case.object.spec.routes(flow.protocol)[after.route];
     let total = if route.route.len() < 2 { 100 } else { route.total_weight() };
     let reached = reached_through_others(after, moved);
-    let most =
-        ((step.limit(moved.from * 100.0) / 100.0 - reached) / (1.0 - reached)).clamp(0.0, 1.0);
+    let alone = (step.limit(moved.from * 100.0) / 100.0 - reached) / (1.0 - reached);
+    let most = alone.min(room_beside_others(step, flow, moved)).clamp(0.0, 1.0);
     let weight = (most * total as f64 + TOLERANCE).floor() as u64;
     let name = short_name(destination);
     let of = if total == 100 { String::new() } else { format!(" of {total}") };
@@ -203,10 +203,23 @@ fn refusal(case: &Case<'_>, change: &Change, flow: &Flow, moved: &Movement) -> S
     }
     message.push_str(&match (step.ladder.is_empty(), weight) {
         (_, 0) => format!("\n  Passes now: a subset without the pods of {name} for the rest; then {name} may start."),
+        (true, weight) if flow.falls => {
+            format!("\n  Passes now: a route of their own for these requests, with {name} up to {weight}{of}.")
+        }
         (true, weight) => format!("\n  Passes now: {name} up to {weight}{of}."),
-        (false, weight) => format!("\n  Passes now: {name}: {weight}{of}, the next rung."),
+        (false, _) => format!("\n  Passes now: {} for {name}, the next rung.", percent(most)),
     });
     message
+}
+
+/// What is left for one canary of what all canaries of the route may have together, the others as written.
+fn room_beside_others(step: &Step, flow: &Flow, moved: &Movement) -> f64 {
+    let canaries = flow.movements.iter().filter(|own| own.rises() && own.class == Class::Canary);
+    let (from, others) = canaries.fold((0.0, 0.0), |(from, others), own| {
+        let is_other = own.destination != moved.destination;
+        (from + own.from, others + if is_other { own.to } else { 0.0 })
+    });
+    from + step.max() / 100.0 - others
 }
 
 /// The part of the other destinations' requests that reaches the canary by overlapping with it.
@@ -290,6 +303,7 @@ fn swapped(change: &Change, case: &Case<'_>, flow: &Flow, moved: &Movement) -> O
     let step = &case.policy.spec().step;
     let meant = other.fraction * 100.0;
     let plausible = own.destination == moved.destination
+        && before.share(other.destination) > moved.from
         && own.fraction >= 0.75
         && meant >= moved.from * 100.0 - TOLERANCE
         && meant <= step.limit(moved.from * 100.0).max(moved.from * 100.0) + TOLERANCE
@@ -329,7 +343,9 @@ fn note(change: &Change, flow: &Flow, moved: &Movement) -> String {
             format!("{goes}: taken as an evacuation, because {} has no ready endpoint", list(&left))
         }
         Class::Rollback => {
-            format!("{goes}: taken as a rollback, because it is older than what it takes over from")
+            format!(
+                "{goes}: taken as a rollback, because it was there before what it takes over from"
+            )
         }
         _ => format!(
             "{goes}: admitted, because nothing tells whether this is a rollback; `roles` in the policy would"

@@ -126,8 +126,7 @@ fn check_hidden(
         ));
     }
     if by.is_plain {
-        let key =
-            format!("{} {} {:?} {:?}", protocol.field(), hidden.name, hidden.r#match, hidden.route);
+        let key = format!("{} {:?}", protocol.field(), hidden.targets());
         report.violation(path, message, key, 0.0);
     } else {
         report.warning(path, message);

@@ -56,7 +56,7 @@ fn check_route(protocol: Protocol, path: FieldPath, route: &Route, report: &mut 
             _ => "the route has no destination: it says nothing",
         };
         let message = format!("{message}\n  Passes: route: [{{destination: {{host: NAME}}}}]");
-        report.violation(path.clone(), message, format!("empty {}", conditions(route)), 0.0);
+        report.violation(path.clone(), message, format!("empty {}", protocol.field()), 0.0);
     }
     for (index, written) in route.route.iter().enumerate() {
         check_destination(path.clone().field("route").index(index), written, report);
@@ -80,7 +80,7 @@ fn check_route(protocol: Protocol, path: FieldPath, route: &Route, report: &mut 
         ),
         _ => return,
     };
-    let key = format!("total {} {}", protocol.field(), conditions(route));
+    let key = format!("total {} {:?}", protocol.field(), route.targets());
     report.violation(path.field("route"), format!("{what}\n  Passes: {next}."), key, 0.0);
 }
 
@@ -101,7 +101,7 @@ fn check_destination(path: FieldPath, written: &RouteDestination, report: &mut R
         }
         _ => return,
     };
-    let key = format!("weight {host} {} {weight}", written.destination.subset);
+    let key = format!("weight {host} {}", written.destination.subset);
     report.violation(
         path.field("weight"),
         format!("{what}\n  Passes: weights from 0 to 100 that add up to 100."),
@@ -133,9 +133,4 @@ fn impossible(host: &str) -> Option<String> {
         return Some(format!("{host:?} is no host name"));
     }
     None
-}
-
-/// Names a route whatever its place: by what it matches.
-fn conditions(route: &Route) -> String {
-    format!("{} {:?}", route.name, route.r#match)
 }

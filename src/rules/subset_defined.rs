@@ -92,6 +92,10 @@ fn message(
     let elsewhere = case.world.rules_defining(&destination.host, subset);
     if let Some(rule) = elsewhere.first() {
         let why = match rules.last() {
+            None if rule.is_exported_to(client) => format!(
+                "Istio does not look in namespace {} for these clients",
+                rule.metadata.namespace
+            ),
             None => "its exportTo keeps it from these clients".to_owned(),
             Some(instead) => format!("{} takes its place for these clients", full(instead)),
         };

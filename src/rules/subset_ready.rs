@@ -43,7 +43,8 @@ impl Rule for SubsetReady {
             else {
                 continue;
             };
-            let ready = endpoints.groups.iter().map(|group| group.ready).sum::<u32>();
+            let known = endpoints.groups.iter().map(|group| group.ready).sum::<u32>();
+            let ready = if wanted.is_empty() { endpoints.ready() } else { known };
             if ready >= self.min_ready {
                 continue;
             }
@@ -55,6 +56,9 @@ impl Rule for SubsetReady {
             let is_absent =
                 endpoints.unready() == 0 && found.meant.is_none() && found.unselected == 0;
             let gravity = if is_absent { case.if_absent(carried.gravity) } else { carried.gravity };
+            // Slices without their Pods: nobody can say what the subset selects.
+            let is_unknown = endpoints.groups.is_empty() && endpoints.unknown_ready > 0;
+            let gravity = if is_unknown { Gravity::WarnOnly } else { gravity };
             let message = message(
                 &carried,
                 destination,

@@ -63,7 +63,7 @@ impl Rule for WeightSum {
                     continue;
                 }
                 let path = protocol.path(index).field("route");
-                let key = format!("{} {} {:?}", protocol.field(), route.name, route.r#match);
+                let key = format!("{} {:?}", protocol.field(), route.targets());
                 report.violation(
                     path,
                     message(route, total, wanted),

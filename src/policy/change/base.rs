@@ -9,6 +9,10 @@ use crate::world::{HostKind, World, full_gateway};
 #[derive(Debug)]
 pub(super) struct Audience<'a> {
     pub(super) base: Base,
+    /// On a gateway the routes of all VirtualServices of a host are tried, catch-alls last: what was there stays in front.
+    ///
+    /// Source: `pilot/pkg/networking/core/gateway.go` (merge), `route.go` `SortVHostRoutes`.
+    pub(super) is_appended: bool,
     /// The object that decided, where one did.
     object: Option<(&'a VirtualService, &'a str)>,
 }
@@ -30,7 +34,11 @@ pub(super) fn audiences<'a>(
         && (was.hosts.iter().any(|host| bound.hosts.contains(host))
             || (new.spec.is_delegate() && old.spec.is_delegate()))
     {
-        found.push(Audience { base: Base::Stored, object: Some((old, namespace)) });
+        found.push(Audience {
+            base: Base::Stored,
+            is_appended: false,
+            object: Some((old, namespace)),
+        });
     }
     for host in &bound.hosts {
         for gateway in &bound.gateways {
@@ -49,7 +57,7 @@ pub(super) fn audiences<'a>(
         }
     }
     if new.spec.is_delegate() && found.is_empty() {
-        found.push(Audience { base: Base::Nothing, object: None });
+        found.push(Audience { base: Base::Nothing, is_appended: false, object: None });
     }
     found
 }
@@ -62,17 +70,19 @@ fn added<'a>(
     is_blind: bool,
 ) -> Audience<'a> {
     if is_blind {
-        return Audience { base: Base::Nothing, object: None };
+        return Audience { base: Base::Nothing, is_appended: false, object: None };
     }
     if let Some(object) = world.in_force(host, gateway, own) {
         let base = Base::InForce(format!("{}/{}", object.metadata.namespace, object.metadata.name));
-        return Audience { base, object: Some((object, &object.metadata.namespace)) };
+        let object = Some((object, object.metadata.namespace.as_str()));
+        return Audience { base, is_appended: gateway != "mesh", object };
     }
     // Outside the mesh nobody serves a Service's host without a VirtualService.
     let is_served = gateway == "mesh"
         && matches!(world.host(host), Some(HostKind::Service(_) | HostKind::ServiceEntry(_)));
     Audience {
         base: if is_served { Base::Plain(host.clone()) } else { Base::Nothing },
+        is_appended: false,
         object: None,
     }
 }

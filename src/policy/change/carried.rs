@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 
-use super::{Change, Flow, NOTHING};
+use super::{Change, Class, Flow, NOTHING};
 use crate::istio::{FieldPath, Protocol, RouteDestination};
 use crate::policy::rule::{Case, Gravity};
 
@@ -87,7 +87,12 @@ impl<'a> Case<'a> {
     fn gravity(&self, change: &Change, flow: &Flow, destination: usize, rises: bool) -> Gravity {
         let own =
             flow.movements.iter().find(|moved| moved.destination == destination && moved.rises());
-        let is_harmless = own.is_some_and(|moved| moved.class.is_harmless());
+        let is_harmless = own.is_some_and(|moved| {
+            moved.class.is_harmless()
+                || (moved.class == Class::Unknown
+                    && moved.from > NOTHING
+                    && flow.base == super::Base::Stored)
+        });
         if rises && !is_harmless && change.is_live(flow, destination, self.world) {
             Gravity::Full
         } else {

@@ -63,14 +63,39 @@ pub(super) fn movements(
     if !context.is_blind {
         add_hidden_subsets(flows, destinations, context);
     }
+    destinations.settle_roles();
     let families = families(flows);
+    let wider = flows
+        .iter()
+        .filter(|flow| flow.condition.is_catch_all())
+        .filter_map(|flow| Some((flow.protocol, flow.base.clone(), flow.before.clone()?)))
+        .collect::<Vec<_>>();
     for flow in flows {
         let (Some(before), Some(after)) = (&flow.before, &flow.after) else { continue };
         if before.shares == after.shares {
             continue;
         }
+        let answers = before.shares.iter().any(|share| share.fraction > NOTHING);
+        let wide = wider.iter().find(|(protocol, base, _)| {
+            *protocol == flow.protocol && *base == flow.base && flow.falls
+        });
         // What a Service does by itself is a mixture of its versions, not a destination beside them.
-        let mixture = matches!(flow.base, Base::Plain(_)).then(|| before.shares[0].destination);
+        let is_whole = |at: usize| {
+            let own = destinations.get(at);
+            own.subset.is_empty()
+                && own.endpoints.is_some()
+                && after.share(at) <= NOTHING
+                && !after.shares.is_empty()
+                && after
+                    .shares
+                    .iter()
+                    .all(|share| destinations.get(share.destination).host == own.host)
+        };
+        let mixture = match (&flow.base, before.shares.as_slice()) {
+            (Base::Plain(_), _) => Some(before.shares[0].destination),
+            (Base::Stored, [one]) if is_whole(one.destination) => Some(one.destination),
+            _ => None,
+        };
         let shares = (0..destinations.len())
             .map(|at| (effective(before, at, destinations), effective(after, at, destinations)));
         let shares = shares.collect::<Vec<_>>();
@@ -79,15 +104,27 @@ pub(super) fn movements(
             (to - from).abs() > NOTHING && (Some(*at) != mixture || after.share(*at) > NOTHING)
         };
         let changed = (0..shares.len()).filter(changed).collect::<Vec<_>>();
-        let weighing = Weighing { shares: &shares, mixture, destinations, written };
+        let kin = |a: usize, b: usize| {
+            are_kin(a, b, destinations, &families, &context.world.mesh().domain)
+        };
+        let weighing = Weighing {
+            shares: &shares,
+            mixture,
+            destinations,
+            written,
+            kin: &kin,
+            wide: wide.map(|(_, _, side)| side),
+        };
         let movements = changed.iter().map(|&at| {
             let (from, to) = shares[at];
             let class = if to > from { weighing.class(at) } else { Class::Stable };
             let class = match class {
-                Class::Canary | Class::Unknown
+                _ if to > from && !answers => Class::Addition,
+                Class::Canary | Class::Unknown | Class::Rollback
                     if is_addition(flow, before, at, destinations, &families, context) =>
                 {
-                    Class::Addition
+                    // What falls to an unchanged route because its own was removed is no shift to it.
+                    if flow.falls { Class::Stable } else { Class::Addition }
                 }
                 Class::Canary | Class::Unknown if weighing.is_evacuation(before, at) => {
                     Class::Evacuation
@@ -146,6 +183,19 @@ fn families(flows: &[Flow]) -> Vec<(usize, usize)> {
     pairs
 }
 
+/// Versions or parts of one thing: the same destination, together in a weighted route, or hosts of one family.
+fn are_kin(
+    a: usize,
+    b: usize,
+    destinations: &Destinations,
+    families: &[(usize, usize)],
+    domain: &str,
+) -> bool {
+    a == b
+        || families.binary_search(&(a.min(b), a.max(b))).is_ok()
+        || destinations.are_one_family(a, b, domain)
+}
+
 /// A route for requests that had none of their own, to something that is no version of what served them.
 fn is_addition(
     flow: &Flow,
@@ -159,12 +209,7 @@ fn is_addition(
         return false;
     }
     let domain = &context.world.mesh().domain;
-    let is_kin = |other: usize| {
-        other == at
-            || families.contains(&(at.min(other), at.max(other)))
-            || destinations.are_one_family(at, other, domain)
-            || (destinations.get(at).role.is_some() && destinations.get(other).role.is_some())
-    };
+    let is_kin = |other: usize| are_kin(at, other, destinations, families, domain);
     !before
         .shares
         .iter()
@@ -180,6 +225,9 @@ struct Weighing<'a> {
     mixture: Option<usize>,
     destinations: &'a Destinations,
     written: Written,
+    kin: &'a dyn Fn(usize, usize) -> bool,
+    /// Who served what has no route of its own.
+    wide: Option<&'a Side>,
 }
 
 impl Weighing<'_> {
@@ -187,28 +235,28 @@ impl Weighing<'_> {
         let own = self.destinations.get(at);
         let had = self.shares[at].0;
         let takes_over = if had > NOTHING { Class::Stable } else { Class::Rollback };
-        match own.role {
-            Some(Role::Stable) => return Class::Stable,
-            Some(Role::Canary) => return Class::Canary,
-            None => {}
+        if self.mixture.is_some() && (own.labels.is_none() || own.endpoints.is_none()) {
+            // Nobody knows how much of plain routing reaches what nobody has defined.
+            return Class::Unknown;
         }
         let losers =
             self.others(at).filter(|&other| self.shares[other].1 < self.shares[other].0 - NOTHING);
         let losers = losers.collect::<Vec<_>>();
+        // A role is a part in one rollout: it says nothing against strangers.
+        let counts = || {
+            losers.is_empty() || had > NOTHING || losers.iter().any(|&other| (self.kin)(at, other))
+        };
+        match own.role.filter(|_| counts()) {
+            Some(Role::Stable) => return Class::Stable,
+            Some(Role::Canary) => return Class::Canary,
+            None => {}
+        }
         let role = |role| move |&other: &usize| self.destinations.get(other).role == Some(role);
         if losers.iter().any(role(Role::Stable)) {
             return Class::Canary;
         }
         if !losers.is_empty() && losers.iter().all(role(Role::Canary)) {
             return takes_over;
-        }
-        if self.mixture.is_some() && own.labels.is_none() {
-            // Nobody knows how much of plain routing reaches what nobody has defined.
-            return Class::Unknown;
-        }
-        if own.is_younger_than(self.written) && had <= NOTHING {
-            // What did not exist when the present split was written cannot be what served before it.
-            return Class::Canary;
         }
         let heaviest = self.heaviest(self.others(at));
         let rest = self
@@ -217,6 +265,16 @@ impl Weighing<'_> {
         let top = heaviest.map_or(0.0, |other| self.shares[other].0).max(rest);
         let against = self.heaviest(losers.into_iter()).or(heaviest);
         let age = against.and_then(|other| own.compare_age(self.destinations.get(other)));
+        let version = against.and_then(|other| own.compare_versions(self.destinations.get(other)));
+        let is_young = own.is_younger_than(self.written) && had <= NOTHING;
+        if (is_young || age == Some(Ordering::Greater)) && version == Some(Ordering::Less) {
+            // The earlier version, made anew: it may well be the way back.
+            return Class::Unknown;
+        }
+        if is_young {
+            // What did not exist when the present split was written cannot be what served before it.
+            return Class::Canary;
+        }
         let by_weight =
             if (had - top).abs() <= NOTHING { Ordering::Equal } else { had.total_cmp(&top) };
         match (by_weight, age) {
@@ -225,10 +283,17 @@ impl Weighing<'_> {
             // Versions that share plain routing equally: a tie says nothing of which one is stable.
             (Ordering::Equal, _) if self.mixture.is_some() => Class::Unknown,
             (Ordering::Less | Ordering::Equal, Some(Ordering::Less)) => takes_over,
+            (Ordering::Less, None) if self.is_stable_elsewhere(at, against) => takes_over,
             (Ordering::Less, _) => Class::Canary,
             (Ordering::Equal, Some(Ordering::Greater)) => Class::Canary,
             (Ordering::Equal, _) => Class::Unknown,
         }
+    }
+
+    /// The greater part of the requests without a route of their own went to it before.
+    fn is_stable_elsewhere(&self, at: usize, against: Option<usize>) -> bool {
+        let (Some(wide), Some(against)) = (self.wide, against) else { return false };
+        wide.share(at) > wide.share(against) + NOTHING
     }
 
     /// The side that loses is dead, and the one that gains is alive.

@@ -23,6 +23,10 @@ pub struct Destination {
     pub is_missing: bool,
     /// The part that the policy or its name gives to it.
     pub role: Option<Role>,
+    /// Whether only the host's name says the role.
+    is_role_of_host: bool,
+    /// The namespace of the host's Service.
+    namespace: Option<String>,
     age: Age,
     version: Option<Version>,
 }
@@ -69,7 +73,8 @@ impl Destination {
         }
     }
 
-    fn compare_versions(&self, other: &Self) -> Option<Ordering> {
+    /// Compares the versions that the names say; `Less` is the earlier one.
+    pub(super) fn compare_versions(&self, other: &Self) -> Option<Ordering> {
         let (own, theirs) = (self.version.as_ref()?, other.version.as_ref()?);
         let comparable = own.stem == theirs.stem && own.numbers != theirs.numbers;
         comparable.then(|| own.numbers.cmp(&theirs.numbers))
@@ -122,9 +127,12 @@ impl Destinations {
         let domain = &world.mesh().domain;
         let short = host.short(namespace, domain);
         let name = host.service(domain).map_or(host.as_str(), |(name, _)| name);
+        let in_namespace = host.service(domain).map(|(_, at)| at.to_owned());
         let label = if subset.is_empty() { short.to_owned() } else { format!("{short}/{subset}") };
         let role = names::policy_role(roles, &[subset, name, host.as_str(), &label]);
-        let role = role.or_else(|| names::role(subset)).or_else(|| names::role(name));
+        let role = role.or_else(|| names::role(subset));
+        let is_role_of_host = role.is_none();
+        let role = role.or_else(|| names::role(name));
         let version = if subset.is_empty() { names::version(name) } else { names::version(subset) };
         let by_label = || labels.as_ref()?.get("version").and_then(|value| names::version(value));
         let version = version.or_else(by_label);
@@ -142,10 +150,24 @@ impl Destinations {
             labels,
             endpoints,
             role,
+            is_role_of_host,
+            namespace: in_namespace,
             age,
             version,
         });
         self.0.len() - 1
+    }
+
+    /// Takes back the roles that say nothing: the name of a host tells no role among subsets of that host.
+    pub(super) fn settle_roles(&mut self) {
+        let is_shared = |own: &Destination| {
+            let other = |other: &Destination| other.host == own.host && other.subset != own.subset;
+            own.is_role_of_host && self.0.iter().any(other)
+        };
+        let shared = self.0.iter().map(is_shared).collect::<Vec<_>>();
+        for (own, is_shared) in self.0.iter_mut().zip(shared) {
+            own.role = own.role.filter(|_| !is_shared);
+        }
     }
 
     /// The destination with this number.
@@ -165,6 +187,14 @@ impl Destinations {
             return 1.0;
         }
         let (at, through) = (&self.0[at], &self.0[through]);
+        if at.host == through.host && at.subset.is_empty() {
+            // All endpoints of a host include those of its subsets, known or not.
+            return 1.0;
+        }
+        if at.namespace != through.namespace {
+            // A Service selects Pods of its own namespace; equal labels elsewhere are other Pods.
+            return 0.0;
+        }
         let (Some(own), Some(theirs)) = (&at.endpoints, &through.endpoints) else { return 0.0 };
         match theirs.ready() {
             0 => 0.0,

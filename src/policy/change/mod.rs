@@ -52,8 +52,10 @@ pub struct Flow {
     pub before: Option<Side>,
     /// Who serves them from now on; `None` where nobody does.
     pub after: Option<Side>,
-    /// Whether a route for exactly these requests was there before.
+    /// Whether a route for exactly these requests was there before and is there still.
     pub existed: bool,
+    /// Whether they had a route of their own before, and a wider one serves them now.
+    pub falls: bool,
     /// The destinations whose share changes.
     pub movements: Vec<Movement>,
 }
@@ -166,7 +168,7 @@ impl Change {
     pub fn is_harmless(&self) -> bool {
         let harmless = |flow: &Flow| {
             let arrives = flow.before.is_none() && flow.after.is_some();
-            !arrives
+            (!arrives || flow.after.as_ref().is_some_and(|after| self.only_returns(after)))
                 && flow
                     .movements
                     .iter()
@@ -174,6 +176,19 @@ impl Change {
                     .all(|moved| moved.class.is_harmless())
         };
         self.flows.iter().all(harmless)
+    }
+
+    /// Whether `side` sends requests that nobody answered only to what this write rolls back to elsewhere.
+    fn only_returns(&self, side: &Side) -> bool {
+        let mut carrying = side.shares.iter().filter(|share| share.fraction > NOTHING).peekable();
+        carrying.peek().is_some()
+            && carrying.all(|share| {
+                let mut own = self
+                    .movements()
+                    .filter(|(_, moved)| moved.rises() && moved.destination == share.destination)
+                    .peekable();
+                own.peek().is_some() && own.all(|(_, moved)| moved.class.is_harmless())
+            })
     }
 
     /// Whether any rise is an evacuation.
@@ -191,6 +206,11 @@ impl Change {
     pub fn is_live(&self, flow: &Flow, destination: usize, world: &World) -> bool {
         let host_serves =
             |host: &Host| world.endpoints(host).is_some_and(|endpoints| endpoints.ready() > 0);
+        let answered = |before: &Side| before.shares.iter().any(|share| share.fraction > NOTHING);
+        if flow.before.as_ref().is_some_and(|before| !before.shares.is_empty() && !answered(before))
+        {
+            return false; // weights that add up to 0: nobody is answered now
+        }
         if host_serves(&self.destinations.get(destination).host) {
             return true;
         }
@@ -242,24 +262,35 @@ fn compare(
     let flow = |condition: Condition| {
         let then = after.serving(&condition);
         let first = before.serving(&condition);
+        if audience.is_appended
+            && first.is_some_and(|first| {
+                !before.serves_as_catch_all(first, &condition)
+                    || then.is_none_or(|then| after.serves_as_catch_all(then, &condition))
+            })
+        {
+            // The VirtualService that is there keeps these requests.
+            return None;
+        }
         // Where conditions cannot be compared (two regular expressions), the name still tells which route it was.
-        let first = first.or_else(|| before.named(&after.routes[then?].name, &condition));
-        let existed = before.has(&condition)
+        let first = first.or_else(|| before.named(&after.routes.get(then?)?.name, &condition));
+        let existed = (before.has(&condition) && after.has(&condition))
             || then.zip(first).is_some_and(|(then, first)| {
                 !after.routes[then].name.is_empty()
                     && after.routes[then].name == before.routes[first].name
             });
-        Flow {
+        Some(Flow {
             protocol,
             existed,
+            falls: before.has(&condition)
+                && then.is_some_and(|then| !after.routes[then].conditions.contains(&condition)),
             base: if first.is_some() { audience.base.clone() } else { Base::Nothing },
             before: first.map(|route| side(before, route)),
             after: then.map(|route| side(after, route)),
             condition,
             movements: Vec::new(),
-        }
+        })
     };
-    let flows = kinds_of_traffic(before, after).into_iter().map(flow);
+    let flows = kinds_of_traffic(before, after).into_iter().filter_map(flow);
     flows.filter(|flow| flow.before.is_some() || flow.after.is_some()).collect()
 }
 

@@ -84,6 +84,12 @@ impl RouteTable {
             .position(|route| route.conditions.iter().any(|own| own.covers(condition)))
     }
 
+    /// Whether a route takes these requests only because it takes everything.
+    pub(super) fn serves_as_catch_all(&self, route: usize, condition: &Condition) -> bool {
+        let mut covering = self.routes[route].conditions.iter().filter(|own| own.covers(condition));
+        covering.all(Condition::is_catch_all)
+    }
+
     /// The route that this name had, where `condition` became no wider than it was.
     pub(super) fn named(&self, name: &str, condition: &Condition) -> Option<usize> {
         if name.is_empty() || condition.is_catch_all() {
