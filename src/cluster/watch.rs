@@ -10,6 +10,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
+use super::client::said;
 use super::feed::{Feed, Next};
 use super::index::Index;
 use super::resources::resource;
@@ -269,6 +270,6 @@ fn words(error: &watcher::Error, kind: Kind) -> String {
             )
         }
         Some(status) if status.code == 410 => "the history is gone, listing again".to_owned(),
-        _ => error.to_string(),
+        _ => said(error),
     }
 }

@@ -135,7 +135,8 @@ async fn no_answer_is_no_confirmation() {
     let api = Api::start(|_| Answer::Status(500)).await;
     let failing = self::index(&api, &[]);
     let error = failing.confirm(&[rules("shop")]).await.expect_err("was refused").to_string();
-    assert!(error.starts_with("destinationrules of namespace shop could not be read"), "{error}");
+    let want = "destinationrules of namespace shop could not be read from the API server: as the test wants it";
+    assert_eq!(error, want);
     let error = Index::unconnected(Mesh::default()).confirm(&[rules("shop")]).await;
     assert!(matches!(error, Err(LiveReadError::NoClient)), "{error:?}");
 }
