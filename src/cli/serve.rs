@@ -161,7 +161,9 @@ impl Serve {
 
     fn start_logging(&self) {
         use tracing_subscriber::EnvFilter;
-        let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+        // The client says "error" for each attempt and never which; the watches say it once and in full.
+        let usual = || EnvFilter::new("info,kube_client::client::builder=off");
+        let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| usual());
         let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
         match self.log_format {
             LogFormat::Json => log.json().flatten_event(true).init(),
