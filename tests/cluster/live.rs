@@ -231,3 +231,28 @@ async fn confirmed_and_judged_in_one() {
     let verdict = index.confirm_and_judge(&[service_reference("reviews")], &judge).await;
     assert!(verdict.expect("answers").is_decided());
 }
+
+#[tokio::test]
+async fn an_older_object_does_not_come_back_after_a_live_read() {
+    let api = Api::start(|_| Answer::Json(list(&[], 20))).await;
+    let index = index(&api, &[(Kind::Service, service("reviews", 1))]);
+    let there = || index.read(|world| world.service("shop", "reviews").is_some());
+    let mut feed = Feed::new(Arc::clone(&index), Kind::Service);
+    index.confirm(&[service_reference("reviews")]).await.expect("answers");
+    assert!(!there());
+    feed.take(Event::Apply(watched(&service("reviews", 5))));
+    assert!(!there(), "the event was on its way when it was deleted");
+    feed.take(Event::Apply(watched(&service("reviews", 21))));
+    assert!(there(), "and then it was made anew");
+
+    // The same in a list that was asked for before the live read, whose objects come in no order.
+    for (version, is_there) in [(5, false), (20, false), (21, true)] {
+        feed.take(Event::Init);
+        index.confirm(&[service_reference("reviews")]).await.expect("answers");
+        assert!(!there());
+        feed.take(Event::InitApply(watched(&service("other", 30))));
+        feed.take(Event::InitApply(watched(&service("reviews", version))));
+        assert_eq!(feed.take(Event::InitDone), Next::ListAgain);
+        assert_eq!(there(), is_there, "{version}");
+    }
+}
