@@ -1,6 +1,6 @@
 //! The command line: arguments in, one of four verbs, an exit code out.
 //!
-//! Exit codes: 0 admitted, 1 denied, 2 unusable input.
+//! Exit codes: 0 admitted, 1 denied, 2 unusable input; of `serve`: 0 told to stop, 1 the cluster cannot be followed any more.
 
 mod check;
 mod demo;

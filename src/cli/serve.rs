@@ -9,13 +9,14 @@ use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 use futures::future::BoxFuture;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::policy;
 use crate::certs::Certificates;
 use crate::certs::files::TlsDir;
 use crate::certs::self_signed::SelfSigned;
-use crate::cluster::{self, Index};
+use crate::cluster::{self, Index, WatchEnded};
 use crate::rules;
 use crate::server::{Config, Gate, Metrics, Server, StaticWorld, WorldSource};
 use crate::world::{Kind, Mesh};
@@ -116,11 +117,7 @@ impl Serve {
             ..Config::default()
         };
         let server = Server::bind(config, gate, certificates, metrics).await?;
-        tokio::select! {
-            () = server.run(shutdown) => Ok(ExitCode::SUCCESS),
-            // A world that nobody feeds any more is worse than a restart.
-            ended = watches => Err(ended),
-        }
+        Ok(until_either_ends(server.run(shutdown), watches).await)
     }
 
     /// The world, and what keeps it up to date: it ends only with an error.
@@ -139,16 +136,7 @@ impl Serve {
         let index = Arc::new(Index::new(mesh, client.clone()));
         let follow =
             cluster::follow(client, Arc::clone(&index), Kind::ALL.to_vec(), shutdown.clone());
-        let watches = tokio::spawn(follow);
-        let ended = async move {
-            match watches.await {
-                Ok(Err(ended)) => ended.into(),
-                Err(panicked) => panicked.into(),
-                // Told to stop: the server is draining and has the last word.
-                Ok(Ok(())) => std::future::pending().await,
-            }
-        };
-        Ok((index, Box::pin(ended)))
+        Ok((index, Box::pin(failure(tokio::spawn(follow)))))
     }
 
     async fn load_certificate(
@@ -173,12 +161,37 @@ impl Serve {
 
     fn start_logging(&self) {
         use tracing_subscriber::EnvFilter;
-        let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+        // The client says "error" for each attempt and never which; the watches say it once and in full.
+        let usual = || EnvFilter::new("info,kube_client::client::builder=off");
+        let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| usual());
         let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
         match self.log_format {
             LogFormat::Json => log.json().flatten_event(true).init(),
             LogFormat::Text => log.with_ansi(std::io::stderr().is_terminal()).init(),
         }
+    }
+}
+
+/// Serves until told to stop, or until nobody feeds the world any more: answers from yesterday are worse than a restart.
+async fn until_either_ends(
+    server: impl Future<Output = ()>,
+    watches: impl Future<Output = anyhow::Error>,
+) -> ExitCode {
+    tokio::select! {
+        () = server => ExitCode::SUCCESS,
+        error = watches => {
+            tracing::error!(error = format!("{error:#}"), "the cluster is not followed any more; ending");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Why the watches failed; told to stop they do not, and the server, which is draining then, has the last word.
+async fn failure(watches: JoinHandle<Result<(), WatchEnded>>) -> anyhow::Error {
+    match watches.await {
+        Ok(Err(ended)) => ended.into(),
+        Err(panicked) => panicked.into(),
+        Ok(Ok(())) => std::future::pending().await,
     }
 }
 
@@ -196,4 +209,24 @@ fn shutdown_on_signal() -> anyhow::Result<CancellationToken> {
         told.cancel();
     });
     Ok(shutdown)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::{pending, ready};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn watches_that_fail_end_the_process_and_a_shutdown_does_not_count_as_that() {
+        let ended = tokio::spawn(ready(Err(WatchEnded { cause: "a panic".to_owned() })));
+        assert_eq!(until_either_ends(pending(), failure(ended)).await, ExitCode::FAILURE);
+
+        let panicking = tokio::spawn(async { panic!("told to, by a test") });
+        assert_eq!(until_either_ends(pending(), failure(panicking)).await, ExitCode::FAILURE);
+
+        let told = tokio::spawn(ready(Ok(())));
+        let drained = tokio::time::sleep(Duration::from_millis(50));
+        assert_eq!(until_either_ends(drained, failure(told)).await, ExitCode::SUCCESS);
+    }
 }

@@ -1,3 +1,4 @@
+use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -58,4 +59,20 @@ pub async fn client(kubeconfig: Option<&Path>) -> Result<Client, ClientError> {
     let value = HeaderValue::from_static(agent);
     config.headers.push((USER_AGENT, value));
     Client::try_from(config).map_err(|cause| ClientError::Unusable(Box::new(cause)))
+}
+
+/// What went wrong, without the names of the layers that it came through: the API server's own words, or the last cause.
+pub(super) fn said(error: &(dyn Error + 'static)) -> String {
+    let mut last = error;
+    loop {
+        if let Some(kube::Error::Api(status)) = last.downcast_ref()
+            && !status.message.is_empty()
+        {
+            return status.message.clone();
+        }
+        match last.source() {
+            Some(cause) => last = cause,
+            None => return last.to_string(),
+        }
+    }
 }

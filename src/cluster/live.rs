@@ -8,6 +8,7 @@ use kube::core::Request;
 use kube::core::params::ListParams;
 use serde::Deserialize;
 
+use super::client::said;
 use super::floor::{Scope, service_of};
 use super::index::{Index, State, Versioned};
 use super::question::{MOST_REQUESTS, Question, plan};
@@ -31,7 +32,7 @@ pub enum LiveReadError {
     #[error("the API server did not answer a live read within {0:?}")]
     Slow(Duration),
     /// The API server said no.
-    #[error("{what} could not be read from the API server: {cause}")]
+    #[error("{what} could not be read from the API server: {}", said(cause.as_ref()))]
     Failed {
         /// What was read.
         what: String,

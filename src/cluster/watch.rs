@@ -1,3 +1,4 @@
+use std::convert::Infallible;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,6 +10,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
+use super::client::said;
 use super::feed::{Feed, Next};
 use super::index::Index;
 use super::resources::resource;
@@ -37,6 +39,9 @@ pub struct WatchEnded {
     /// Why.
     pub cause: String,
 }
+
+/// How often the index is looked at while nothing is said about the cluster.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// Refused streaming lists after which pages are asked for instead.
 const MOST_REFUSALS: u32 = 3;
@@ -77,13 +82,25 @@ pub async fn follow_with(
         };
         watches.spawn(cancel.clone().run_until_cancelled_owned(watch.run()));
     }
+    watches.spawn(cancel.run_until_cancelled_owned(look_after(index)));
     while let Some(ended) = watches.join_next().await {
-        if let Err(error) = ended {
-            let cause = error.to_string();
-            return Err(WatchEnded { cause });
+        match ended {
+            // Nothing but a panic ends one.
+            Err(error) => return Err(WatchEnded { cause: error.to_string() }),
+            Ok(Some(never)) => match never {},
+            Ok(None) => {}
         }
     }
     Ok(())
+}
+
+/// Panics once somebody has panicked with the index in hand, as the next watch event would: a live read may break the lock,
+/// and in a quiet cluster no event comes to notice it, while every review fails.
+async fn look_after(index: Arc<Index>) -> Infallible {
+    loop {
+        tokio::time::sleep(LOOK).await;
+        index.read(|_| ());
+    }
 }
 
 struct Watch {
@@ -107,7 +124,7 @@ enum Ended {
 }
 
 impl Watch {
-    async fn run(mut self) {
+    async fn run(mut self) -> Infallible {
         let mut is_absent = false;
         loop {
             match self.once(&mut is_absent).await {
@@ -253,6 +270,6 @@ fn words(error: &watcher::Error, kind: Kind) -> String {
             )
         }
         Some(status) if status.code == 410 => "the history is gone, listing again".to_owned(),
-        _ => error.to_string(),
+        _ => said(error),
     }
 }

@@ -34,13 +34,8 @@ pub trait WorldSource: Send + Sync + 'static {
 #[non_exhaustive]
 pub enum ConfirmError {
     /// The API server did not give it.
-    #[error("{what} could not be read: {cause}")]
-    Unreadable {
-        /// What was read.
-        what: String,
-        /// What the client said.
-        cause: Box<dyn std::error::Error + Send + Sync>,
-    },
+    #[error(transparent)]
+    Unreadable(Box<dyn std::error::Error + Send + Sync>),
     /// The API server did not answer in time.
     #[error("the API server did not answer a live read within {0:?}")]
     Slow(Duration),
@@ -77,10 +72,7 @@ impl WorldSource for Index {
         Box::pin(async move {
             Index::confirm(self, references).await.map_err(|error| match error {
                 LiveReadError::Slow(limit) => ConfirmError::Slow(limit),
-                error => ConfirmError::Unreadable {
-                    what: "what the refusal rests on".to_owned(),
-                    cause: error.into(),
-                },
+                error => ConfirmError::Unreadable(error.into()),
             })
         })
     }

@@ -36,10 +36,13 @@ fn change() -> impl Strategy<Value = Change> {
     ]
 }
 
+/// A slice's Service, and its Pods with their readiness.
+type Slice = (u8, Vec<(u8, bool)>);
+
 #[derive(Default)]
 struct Model {
     pods: BTreeMap<(usize, u8), (u8, u8)>,
-    slices: BTreeMap<(usize, u8), (u8, Vec<(u8, bool)>)>,
+    slices: BTreeMap<(usize, u8), Slice>,
 }
 
 impl Model {

@@ -135,7 +135,8 @@ async fn no_answer_is_no_confirmation() {
     let api = Api::start(|_| Answer::Status(500)).await;
     let failing = self::index(&api, &[]);
     let error = failing.confirm(&[rules("shop")]).await.expect_err("was refused").to_string();
-    assert!(error.starts_with("destinationrules of namespace shop could not be read"), "{error}");
+    let want = "destinationrules of namespace shop could not be read from the API server: as the test wants it";
+    assert_eq!(error, want);
     let error = Index::unconnected(Mesh::default()).confirm(&[rules("shop")]).await;
     assert!(matches!(error, Err(LiveReadError::NoClient)), "{error:?}");
 }
@@ -229,4 +230,29 @@ async fn confirmed_and_judged_in_one() {
     assert!(!index.judge(&judge).is_decided());
     let verdict = index.confirm_and_judge(&[service_reference("reviews")], &judge).await;
     assert!(verdict.expect("answers").is_decided());
+}
+
+#[tokio::test]
+async fn an_older_object_does_not_come_back_after_a_live_read() {
+    let api = Api::start(|_| Answer::Json(list(&[], 20))).await;
+    let index = index(&api, &[(Kind::Service, service("reviews", 1))]);
+    let there = || index.read(|world| world.service("shop", "reviews").is_some());
+    let mut feed = Feed::new(Arc::clone(&index), Kind::Service);
+    index.confirm(&[service_reference("reviews")]).await.expect("answers");
+    assert!(!there());
+    feed.take(Event::Apply(watched(&service("reviews", 5))));
+    assert!(!there(), "the event was on its way when it was deleted");
+    feed.take(Event::Apply(watched(&service("reviews", 21))));
+    assert!(there(), "and then it was made anew");
+
+    // The same in a list that was asked for before the live read, whose objects come in no order.
+    for (version, is_there) in [(5, false), (20, false), (21, true)] {
+        feed.take(Event::Init);
+        index.confirm(&[service_reference("reviews")]).await.expect("answers");
+        assert!(!there());
+        feed.take(Event::InitApply(watched(&service("other", 30))));
+        feed.take(Event::InitApply(watched(&service("reviews", version))));
+        assert_eq!(feed.take(Event::InitDone), Next::ListAgain);
+        assert_eq!(there(), is_there, "{version}");
+    }
 }

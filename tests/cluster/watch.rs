@@ -192,3 +192,35 @@ async fn a_refusal_is_no_empty_list() {
     assert_eq!(following.index.missing(), [Kind::Service]);
     following.stop().await;
 }
+
+/// Panics with the index in hand, as a defect in a live read would.
+async fn break_lock(index: &Arc<Index>) {
+    let index = Arc::clone(index);
+    let judge = |_: &_| panic!("told to, by a test");
+    let broken = tokio::spawn(async move { index.confirm_and_judge(&[], &judge).await });
+    assert!(broken.await.expect_err("panicked").is_panic());
+}
+
+#[tokio::test]
+async fn a_panic_ends_the_watches_and_in_a_quiet_cluster_too() {
+    for is_quiet in [false, true] {
+        // All there is to hear: one complete list.
+        let api = Api::start(|_| Answer::Watch(vec![end_of_list(3)])).await;
+        let index = Arc::new(Index::new(Mesh::default(), api.client.clone()));
+        if !is_quiet {
+            break_lock(&index).await;
+        }
+        let (client, own) = (api.client.clone(), Arc::clone(&index));
+        let token = CancellationToken::new();
+        let following = follow_with(Patience::default(), client, own, vec![Kind::Service], token);
+        let following = tokio::spawn(following);
+        if is_quiet {
+            until("listed", || !index.missing().contains(&Kind::Service)).await;
+            break_lock(&index).await;
+        }
+        let ended = tokio::time::timeout(Duration::from_secs(10), following).await;
+        let error = ended.expect("noticed").expect("no panic").expect_err("an end").to_string();
+        assert!(error.starts_with("a watch has ended: ") && error.contains("panic"), "{error}");
+        assert!(error.ends_with("; start the process anew"), "{error}");
+    }
+}

@@ -61,8 +61,7 @@ impl WorldSource for Stale {
         assert_eq!(references, [service(["first", "second"][before.min(1)])]);
         match self.read {
             Read::Fails => Box::pin(async {
-                let cause = "connection refused".into();
-                Err(ConfirmError::Unreadable { what: "Service shop/first".to_owned(), cause })
+                Err(ConfirmError::Unreadable("Service shop/first: connection refused".into()))
             }),
             Read::Hangs => Box::pin(std::future::pending()),
             _ => Box::pin(std::future::ready(Ok(()))),

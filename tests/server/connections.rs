@@ -86,6 +86,12 @@ async fn a_connection_may_idle_longer_than_its_first_request_may_take() {
     assert!(connection.is_closed(), "idle for ever");
 }
 
+#[test]
+fn a_connection_idles_longer_than_an_api_server_keeps_it() {
+    // Whoever closes first must not be this side: a review that is on its way would be lost.
+    assert!(timeouts().idle >= Duration::from_secs(120));
+}
+
 #[tokio::test]
 async fn an_idle_http2_connection_ends() {
     let timeouts = Timeouts { idle: SHORT, ..timeouts() };

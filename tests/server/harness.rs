@@ -122,7 +122,7 @@ pub(crate) type Http1 = http1::SendRequest<Full<Bytes>>;
 pub(crate) type Http2 = http2::SendRequest<Full<Bytes>>;
 
 impl Client {
-    fn new(address: SocketAddr, trusted: &[&SelfSigned]) -> Self {
+    pub(crate) fn new(address: SocketAddr, trusted: &[&SelfSigned]) -> Self {
         let mut roots = RootCertStore::empty();
         for pair in trusted {
             let ca = CertificateDer::from_pem_slice(pair.ca_pem.as_bytes()).expect("PEM");

@@ -2,9 +2,11 @@
 
 mod confirm;
 mod connections;
+mod exposition;
 mod files;
 mod harness;
 mod limits;
+mod process;
 mod reviews;
 mod rotation;
 mod shutdown;

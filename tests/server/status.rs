@@ -5,6 +5,7 @@ use sluicegate::certs::Certificates;
 use sluicegate::policy::Policies;
 use sluicegate::rules;
 use sluicegate::server::Gate;
+use sluicegate::world::Kind;
 
 use crate::harness::{blank, config, harmless, pair, probe, start, start_all, typo};
 
@@ -30,11 +31,15 @@ async fn every_series_is_there_before_anything_happened() {
             "sluicegate_review_duration_seconds_bucket{le=\"0.0001\"} 0",
             "sluicegate_review_duration_seconds_bucket{le=\"3\"} 0",
             "sluicegate_live_reads_total{result=\"ok\"} 0",
+            "sluicegate_live_reads_total{result=\"error\"} 0",
+            "sluicegate_live_reads_total{result=\"timeout\"} 0",
             "sluicegate_overload_total 0",
-            "sluicegate_kind_listed{kind=\"VirtualService\"} 1",
             "sluicegate_certificate_reload_failures_total 0",
         ]
         .map(str::to_owned),
+    );
+    want.extend(
+        Kind::ALL.map(|kind| format!("sluicegate_kind_listed{{kind=\"{}\"}} 1", kind.name())),
     );
     for line in want {
         assert!(metrics.lines().any(|found| found == line), "{line} is not in {metrics}");

@@ -37,6 +37,40 @@ fn a_warning_is_one_short_line_whatever_it_quotes() {
     }
 }
 
+/// A warning without the rule and the path that it begins with.
+fn warned(message: &str) -> String {
+    let said = said_about(vec![finding(Action::Warn, message)]);
+    let warning = said["warnings"][0].as_str().expect("a warning");
+    warning.strip_prefix("canary-step: spec.http[0]: ").expect("the prefix").to_owned()
+}
+
+#[test]
+fn the_lines_of_a_warning_become_sentences() {
+    for (message, want) in [
+        ("v3 is not defined\n  Passes: add v3 first.", "v3 is not defined. Passes: add v3 first."),
+        ("gone.\n  Did you mean v1?\n  Passes: v1", "gone. Did you mean v1? Passes: v1"),
+        ("the pods carry:\n  v1,\n  v2", "the pods carry: v1, v2"),
+        ("look!\n\n  there;\n  \u{65e5}\u{672c}", "look! there; \u{65e5}\u{672c}"),
+    ] {
+        assert_eq!(warned(message), want);
+    }
+}
+
+#[test]
+fn a_long_warning_keeps_what_is_wrong_and_what_would_pass() {
+    let why = "The subset wants version=v2, and the pods carry other labels. ".repeat(6);
+    for way_out in ["Passes: add v2 first.", "Passes now: v2 up to 50."] {
+        let warning = warned(&format!("v2 selects no ready pod\n  {why}\n  {way_out}"));
+        assert!(warning.starts_with("v2 selects no ready pod. The subset"), "{warning}");
+        assert!(warning.ends_with(&format!("… {way_out}")), "{warning}");
+        assert_eq!(warning.chars().count(), 255 - "canary-step: spec.http[0]: ".len(), "{warning}");
+    }
+    // Both too long: each keeps its beginning.
+    let warning = warned(&format!("{}\n  Passes: {}", "wrong ".repeat(60), "right ".repeat(60)));
+    assert!(warning.starts_with("wrong wrong"), "{warning}");
+    assert!(warning.contains("… Passes: right right") && warning.ends_with('…'), "{warning}");
+}
+
 #[test]
 fn a_refusal_shows_at_most_five_lines_per_finding_and_no_blank_one() {
     let long = (0..9).map(|n| format!("line {n}\n\n")).collect::<String>();

@@ -11,7 +11,7 @@ use super::certs::{Authority, token_keys};
 use super::kubectl::Kubectl;
 use super::process::{Process, free_ports, unless_stolen};
 use super::sandbox::Sandbox;
-use super::{Result, eventually, http, programs};
+use super::{Result, eventually, http, manual, programs};
 
 /// Generous, because a busy machine is no failure; in practice about two seconds.
 const START: Duration = Duration::from_secs(60);
@@ -146,24 +146,16 @@ impl ControlPlane {
         })
     }
 
+    /// What the gates may read is what the manual tells people to grant, and not a word more.
     fn allow_gates_to_read(&self) -> Result {
-        let read = json!(["get", "list", "watch"]);
-        let meta = json!({ "name": GATE_USER });
+        self.admin.run_with(&["create", "-f", "-"], manual("ClusterRole")?)?.succeeded()?;
         let group = "rbac.authorization.k8s.io";
-        let objects = super::list(&[
-            json!({ "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": meta, "rules": [
-                { "apiGroups": ["networking.istio.io"], "verbs": read,
-                  "resources": ["virtualservices", "destinationrules", "serviceentries"] },
-                { "apiGroups": [""], "resources": ["services", "pods", "namespaces"], "verbs": read },
-                { "apiGroups": ["apps"], "verbs": read,
-                  "resources": ["deployments", "statefulsets", "daemonsets", "replicasets"] },
-                { "apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": read },
-            ]}),
-            json!({ "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding", "metadata": meta,
-                "roleRef": { "apiGroup": group, "kind": "ClusterRole", "name": GATE_USER },
-                "subjects": [{ "apiGroup": group, "kind": "User", "name": GATE_USER }] }),
-        ]);
-        self.admin.run_with(&["create", "-f", "-"], &objects.to_string())?.succeeded()?;
+        let binding = json!({
+            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding", "metadata": { "name": GATE_USER },
+            "roleRef": { "apiGroup": group, "kind": "ClusterRole", "name": "sluicegate" },
+            "subjects": [{ "apiGroup": group, "kind": "User", "name": GATE_USER }],
+        });
+        self.admin.run_with(&["create", "-f", "-"], &binding.to_string())?.succeeded()?;
         Ok(())
     }
 }

@@ -38,7 +38,7 @@ impl Gate {
     /// A gate that answers but has never seen the cluster: nothing is behind `api_port`.
     pub(crate) fn start_blind(plane: &ControlPlane, name: &str, api_port: u16) -> Result<Self> {
         let gate = unless_stolen(|| Self::spawn(plane, name, api_port))?;
-        if is_ready(gate.status_port) {
+        if gate.is_ready() {
             return Err(format!("gate {name} says ready without having seen the cluster").into());
         }
         Ok(gate)
@@ -69,6 +69,10 @@ impl Gate {
         let mut process = Process::spawn(plane.sandbox(), &format!("gate-{name}"), &mut command)?;
         process.wait_until(START, || http::listens(port) && http::listens(status_port))?;
         Ok(Self { process, port, status_port, tls })
+    }
+
+    pub(crate) fn is_ready(&self) -> bool {
+        is_ready(self.status_port)
     }
 
     pub(crate) fn port(&self) -> u16 {

@@ -85,6 +85,14 @@ fn text(failed: Failed) -> String {
     failed.message().unwrap_or("failed without a message").to_owned()
 }
 
+/// The object of this kind that the manual shows: what people copy has to work.
+fn manual(kind: &str) -> Result<&'static str> {
+    let text = include_str!("../../../docs/webhook.md");
+    let mut blocks = text.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next());
+    let is_meant = |block: &&str| block.lines().any(|line| line == format!("kind: {kind}"));
+    blocks.find(is_meant).ok_or_else(|| format!("docs/webhook.md shows no {kind}").into())
+}
+
 /// Asks until the answer is yes; an error ends the wait at once.
 pub(crate) fn eventually(
     what: &str,

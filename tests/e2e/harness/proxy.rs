@@ -66,6 +66,11 @@ impl Proxy {
         }
     }
 
+    /// Lets connections through again.
+    pub(crate) fn mend(&self) {
+        self.wire.cut.store(false, SeqCst);
+    }
+
     /// Keeps back what the server says on the connections that exist now, until the client says something on them.
     ///
     /// That is exactly the watches: over HTTP/1.1 a connection with an answer under way takes no further request, so one

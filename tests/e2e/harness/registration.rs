@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::control_plane::{ControlPlane, GATE_LABEL};
-use super::{Kubectl, Result, eventually};
+use super::{Kubectl, Result, eventually, manual};
 
 /// A ValidatingWebhookConfiguration for the namespaces with one label.
 pub(crate) struct Registration {
@@ -28,17 +28,14 @@ pub(crate) struct Probe(Kubectl);
 
 impl Registration {
     pub(crate) fn create(&self, plane: &ControlPlane) -> Result<Probe> {
-        let Self { label, port, .. } = self;
-        let configuration = json!({
+        let Self { label, .. } = self;
+        self.put(plane, &json!({
             "apiVersion": "admissionregistration.k8s.io/v1",
             "kind": "ValidatingWebhookConfiguration",
             "metadata": { "name": format!("sluicegate-{label}") },
             "webhooks": [{
                 "name": format!("{label}.sluicegate.dev"),
-                "clientConfig": {
-                    "url": format!("https://127.0.0.1:{port}/validate"),
-                    "caBundle": base64(self.trusted.as_bytes()),
-                },
+                "clientConfig": self.client(),
                 "rules": [{
                     "apiGroups": ["networking.istio.io"],
                     "apiVersions": ["v1"],
@@ -53,7 +50,29 @@ impl Registration {
                 "timeoutSeconds": 3,
                 "failurePolicy": match self.fails { Fails::Closed => "Fail", Fails::Open => "Ignore" },
             }],
-        });
+        }))
+    }
+
+    /// As the manual shows it, for the namespaces with the label and without a Service.
+    pub(crate) fn create_documented(&self, plane: &ControlPlane) -> Result<Probe> {
+        let text = manual("ValidatingWebhookConfiguration")?;
+        let mut configuration: Value = serde_saphyr::from_str(text)?;
+        configuration["metadata"]["name"] = format!("sluicegate-{}", self.label).into();
+        let webhook = &mut configuration["webhooks"][0];
+        webhook["clientConfig"] = self.client();
+        webhook["namespaceSelector"] = json!({ "matchLabels": { GATE_LABEL: self.label } });
+        self.put(plane, &configuration)
+    }
+
+    fn client(&self) -> Value {
+        json!({
+            "url": format!("https://127.0.0.1:{}/validate", self.port),
+            "caBundle": base64(self.trusted.as_bytes()),
+        })
+    }
+
+    fn put(&self, plane: &ControlPlane, configuration: &Value) -> Result<Probe> {
+        let label = &self.label;
         let admin = plane.admin();
         admin.run_with(&["create", "-f", "-"], &configuration.to_string())?.succeeded()?;
         Ok(Probe(plane.namespace(&format!("probe-{label}"), Some(label))?))

@@ -1,16 +1,30 @@
 //! A rollback passes, whatever is broken.
 
+use std::time::Duration;
+
 use super::scenarios;
-use crate::harness::{App, Gate, Proxy, Result, Stage, virtual_service};
+use crate::harness::{App, Gate, Proxy, Result, Stage, eventually, virtual_service};
 
 scenarios![
     a_rollback_passes_while_the_canary_is_down,
     a_rollback_passes_while_the_watches_are_cut,
-    a_rollback_passes_a_gate_that_never_saw_the_cluster,
+    a_gate_that_never_saw_the_cluster_rolls_back_and_recovers,
 ];
 
 /// Uneven, so that even a gate that sees nothing else can tell the stable side.
 const BEFORE: &[(&str, u32)] = &[("v1", 60), ("v2", 40)];
+
+/// What a person reads where the gate gives no verdict: the API server passes on the text of a metav1.Status.
+const UNCONFIRMED: &[&str] = &[
+    "failed to call webhook: Sluicegate would refuse this write, but could not confirm that with a live read",
+    "endpointslices of namespace cut",
+    "; try again",
+];
+const UNDECIDED: &[&str] = &[
+    "failed to call webhook: Sluicegate cannot judge this write yet, because these kinds are not listed: ",
+    "EndpointSlice",
+    "; try again in a few seconds",
+];
 
 fn a_rollback_passes_while_the_canary_is_down(stage: &Stage) -> Result {
     let app = App::serving(stage.namespace("canary-down")?, BEFORE)?;
@@ -28,13 +42,13 @@ fn a_rollback_passes_while_the_watches_are_cut(stage: &Stage) -> Result {
     let app = App::serving(plane.namespace("cut", Some("cut"))?, BEFORE)?;
 
     proxy.cut();
-    app.apply(&virtual_service(&[("v1", 0), ("v2", 100)]))?.refused(&[])?;
+    app.apply(&virtual_service(&[("v1", 0), ("v2", 100)]))?.refused(UNCONFIRMED)?;
     app.must_store("v1=60 v2=40")?;
     app.apply(&virtual_service(&[("v1", 100), ("v2", 0)]))?.succeeded()?;
     app.must_store("v1=100 v2=0")
 }
 
-fn a_rollback_passes_a_gate_that_never_saw_the_cluster(stage: &Stage) -> Result {
+fn a_gate_that_never_saw_the_cluster_rolls_back_and_recovers(stage: &Stage) -> Result {
     let plane = stage.plane()?;
     let app = App::serving(plane.namespace("blind", Some("blind"))?, BEFORE)?;
     let proxy = Proxy::start(plane.api_port())?;
@@ -42,8 +56,19 @@ fn a_rollback_passes_a_gate_that_never_saw_the_cluster(stage: &Stage) -> Result 
     let gate = Gate::start_blind(plane, "blind", proxy.port())?;
     gate.register(plane, "blind")?;
 
-    app.apply(&virtual_service(&[("v1", 30), ("v2", 70)]))?.refused(&[])?;
+    let rise = virtual_service(&[("v1", 30), ("v2", 70)]);
+    app.apply(&rise)?.refused(UNDECIDED)?;
     app.must_store("v1=60 v2=40")?;
     app.apply(&virtual_service(&[("v1", 100), ("v2", 0)]))?.succeeded()?;
-    app.must_store("v1=100 v2=0")
+    app.must_store("v1=100 v2=0")?;
+    if gate.is_ready() {
+        return Err("ready without having seen the cluster".into());
+    }
+
+    // The API server is there now; nobody restarts the gate.
+    proxy.mend();
+    eventually("the gate is ready", Duration::from_secs(60), || Ok(gate.is_ready()))?;
+    app.apply(&rise)?.refused(&["canary-step"])?;
+    app.apply(&virtual_service(BEFORE))?.succeeded()?;
+    app.must_store("v1=60 v2=40")
 }

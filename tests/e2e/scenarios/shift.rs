@@ -7,6 +7,7 @@ use crate::harness::{App, Result, Stage, destination_rule, virtual_service};
 
 scenarios![
     swapped_weights_are_refused,
+    a_refusal_keeps_its_lines_in_the_terminal,
     a_server_dry_run_gets_the_same_verdict,
     every_api_version_is_guarded,
     server_side_apply_is_guarded,
@@ -28,6 +29,16 @@ fn swapped_weights_are_refused(stage: &Stage) -> Result {
     let app = App::serving(stage.namespace("swapped")?, BEFORE)?;
     app.apply(&virtual_service(SWAPPED))?.refused(WORDS)?.refused(&["denied the request"])?;
     app.must_store("v1=99 v2=1")
+}
+
+fn a_refusal_keeps_its_lines_in_the_terminal(stage: &Stage) -> Result {
+    let app = App::serving(stage.namespace("terminal")?, BEFORE)?;
+    app.apply(&virtual_service(SWAPPED))?.refused(&[
+        "denied the request: canary-step: spec.http[0].route[1]: reviews/v2 would go from 1 % to 99 %",
+        "\n  The weights look swapped: ",
+        "\n  Passes now: v2 up to 51.\n",
+    ])?;
+    Ok(())
 }
 
 fn a_server_dry_run_gets_the_same_verdict(stage: &Stage) -> Result {
