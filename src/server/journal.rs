@@ -1,6 +1,6 @@
 use super::gate::Judged;
 use super::metrics::Outcome;
-use crate::policy::{Action, Mode, Review};
+use crate::policy::{Mode, Review};
 
 /// One line for each verdict: loud where somebody was refused, or would have been had the policy meant it.
 pub(super) fn record(review: &Review, operation: &'static str, judged: &Judged) {
@@ -8,9 +8,7 @@ pub(super) fn record(review: &Review, operation: &'static str, judged: &Judged) 
     let (basis, dry_run) = (verdict.basis.name(), review.dry_run);
     let Review { namespace, name, user, .. } = review;
     let outcome = Outcome::of(verdict);
-    let is_softened = *mode != Mode::Enforce;
-    let audited = verdict.of_action(Action::Audit).next().is_some();
-    if outcome != Outcome::Deny && !audited && !(is_softened && outcome == Outcome::Warn) {
+    if outcome != Outcome::Deny && !verdict.would_deny {
         let verdict = outcome.name();
         tracing::debug!(verdict, basis, operation, namespace, name, user, dry_run, "judged");
         return;
@@ -41,7 +39,7 @@ pub(super) fn record(review: &Review, operation: &'static str, judged: &Judged) 
             policy,
             mode,
             reason,
-            "admitted with findings"
+            "would have been refused"
         );
     }
 }
