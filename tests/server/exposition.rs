@@ -75,7 +75,7 @@ fn parse(text: &str) -> BTreeMap<String, Family> {
                 kind => panic!("{kind}: {line}"),
             };
             let is_own = |suffix: &&str| sample.name == format!("{current}{suffix}");
-            assert!(suffixes.iter().any(|suffix| is_own(suffix)), "{line} is not of {current}");
+            assert!(suffixes.iter().any(is_own), "{line} is not of {current}");
             family.samples.push(sample);
         }
     }
