@@ -2,7 +2,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use super::World;
 use super::labels::SetId;
-use super::pods::Pods;
+use super::pods::{PodSlot, Pods};
 use super::services::Slice;
 use crate::istio::{Host, Resolution, ServiceEntry};
 
@@ -70,22 +70,28 @@ pub(super) fn of_slices<'a>(
     let mut counts: HashMap<GroupId, (u32, u32)> = HashMap::new();
     let mut unknown_ready = 0;
     let mut listed = 0;
-    for (pod, ready) in
+    // While slices are rearranged a Pod stands in two of them for a moment; it is one endpoint, ready if either says so.
+    let mut of_pods: HashMap<PodSlot, bool> = HashMap::new();
+    let mut count = |id, is_ready: bool| {
+        let (ready, unready) = counts.entry(id).or_default();
+        *(if is_ready { ready } else { unready }) += 1;
+    };
+    for &(pod, is_ready) in
         slices.filter(|slice| !(has_ipv4 && slice.is_ipv6)).flat_map(|slice| &slice.endpoints)
     {
-        let id = match pod.map(|pod| pods.labels(pod)) {
-            Some(Some(set)) => GroupId::Labels(set),
-            Some(None) => {
-                unknown_ready += u32::from(*ready);
-                continue;
-            }
+        match pod {
+            Some(pod) => *of_pods.entry(pod).or_default() |= is_ready,
             None => {
+                count(GroupId::Listed { index: listed }, is_ready);
                 listed += 1;
-                GroupId::Listed { index: listed - 1 }
             }
-        };
-        let (ready_count, unready_count) = counts.entry(id).or_default();
-        *(if *ready { ready_count } else { unready_count }) += 1;
+        }
+    }
+    for (pod, is_ready) in of_pods {
+        match pods.labels(pod) {
+            Some(set) => count(GroupId::Labels(set), is_ready),
+            None => unknown_ready += u32::from(is_ready),
+        }
     }
     let groups =
         counts.into_iter().map(|(id, (ready, unready))| EndpointGroup { id, ready, unready });

@@ -4,7 +4,7 @@ use super::labels::{LabelSets, SetId};
 use super::{Pod, table::Table};
 
 /// Where a Pod's labels are found; shared by the Pod itself and by the EndpointSlices that name it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct PodSlot(u32);
 
 #[derive(Debug, Default)]

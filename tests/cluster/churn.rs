@@ -66,8 +66,12 @@ impl Model {
     /// Ready and known unready endpoints of a Service, and the ready ones that a version's subset may select.
     fn counts(&self, at: usize, service: u8, version: u8) -> (u32, u32, u32) {
         let own = self.slices.iter().filter(|((own, _), (of, _))| *own == at && *of == service);
-        let mut counts = (0, 0, 0);
+        let mut pods = BTreeMap::new();
         for &(pod, ready) in own.flat_map(|(_, (_, endpoints))| endpoints) {
+            *pods.entry(pod).or_insert(false) |= ready;
+        }
+        let mut counts = (0, 0, 0);
+        for (pod, ready) in pods {
             let known = self.pods.get(&(at, pod));
             counts.0 += u32::from(ready);
             counts.1 += u32::from(!ready && known.is_some());
