@@ -7,7 +7,8 @@ use crate::policy::Reference;
 use crate::world::{Kind, World};
 
 /// How many requests one confirmation may cost, all at once. What refusals can rest on fits: a Service, the ServiceEntries,
-/// the DestinationRules of up to three namespaces (in one request where that is needed), slices and Pods.
+/// the DestinationRules of up to three namespaces (in one request where that is needed), slices and Pods of two Services, the
+/// VirtualServices of a namespace.
 pub(super) const MOST_REQUESTS: usize = 6;
 
 /// One list request and what it covers.
@@ -26,6 +27,7 @@ pub(super) fn plan(references: &[Reference], world: &World) -> Vec<Question> {
     let mut services: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
     let mut endpoints: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
     let mut rules: BTreeSet<&str> = BTreeSet::new();
+    let mut routes: BTreeSet<&str> = BTreeSet::new();
     let mut entries = false;
     for reference in references {
         match reference {
@@ -33,6 +35,7 @@ pub(super) fn plan(references: &[Reference], world: &World) -> Vec<Question> {
             Reference::Service { namespace, .. }
             | Reference::Endpoints { namespace, .. }
             | Reference::DestinationRules { namespace }
+            | Reference::VirtualServices { namespace }
                 if !is_label(namespace) => {}
             Reference::Service { name: service, .. } | Reference::Endpoints { service, .. }
                 if !is_label(service) => {}
@@ -44,6 +47,9 @@ pub(super) fn plan(references: &[Reference], world: &World) -> Vec<Question> {
             }
             Reference::DestinationRules { namespace } => {
                 rules.insert(namespace);
+            }
+            Reference::VirtualServices { namespace } => {
+                routes.insert(namespace);
             }
             Reference::ServiceEntries => entries = true,
         }
@@ -84,6 +90,9 @@ pub(super) fn plan(references: &[Reference], world: &World) -> Vec<Question> {
     if entries {
         questions.push(all(Kind::ServiceEntry, "", Scope::All));
     }
+    questions.extend(routes.into_iter().map(|namespace| {
+        all(Kind::VirtualService, namespace, Scope::Namespace(namespace.to_owned()))
+    }));
     let kind = Kind::DestinationRule;
     if rules.len() > 1 && questions.len() + rules.len() > MOST_REQUESTS {
         questions.push(all(kind, "", Scope::All));

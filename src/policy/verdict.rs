@@ -65,6 +65,11 @@ pub enum Reference {
         /// The namespace.
         namespace: String,
     },
+    /// All VirtualServices of a namespace.
+    VirtualServices {
+        /// The namespace.
+        namespace: String,
+    },
     /// All ServiceEntries.
     ServiceEntries,
 }

@@ -134,6 +134,7 @@ fn exceeds(step: &Step, flow: &Flow, after: &Side, moved: &Movement) -> bool {
 }
 
 /// A step is refused only while somebody answers on the side that loses: were that side dead, the write would be the way out.
+/// And the VirtualService that a new one is compared with must be there still.
 fn rests_on(case: &Case<'_>, change: &Change, flow: &Flow) -> Vec<Reference> {
     /// Further ones carry too little to keep a dead route alive, and each costs the API server two reads.
     const MOST: usize = 2;
@@ -142,12 +143,18 @@ fn rests_on(case: &Case<'_>, change: &Change, flow: &Flow) -> Vec<Reference> {
     carrying.retain(|share| share.fraction > 0.0);
     carrying.sort_by(|a, b| b.fraction.total_cmp(&a.fraction));
     let mut found = Vec::new();
+    if let Base::InForce(name) = &flow.base
+        && let Some((namespace, _)) = name.split_once('/')
+    {
+        found.push(Reference::VirtualServices { namespace: namespace.to_owned() });
+    }
+    let most = found.len() + MOST;
     for share in carrying {
         let host = &change.destinations.get(share.destination).host;
         let Some(HostKind::Service(service)) = case.world.host(host) else { continue };
         let (namespace, service) = (service.namespace.clone(), service.name.clone());
         let reference = Reference::Endpoints { namespace, service };
-        if !found.contains(&reference) && found.len() < MOST {
+        if !found.contains(&reference) && found.len() < most {
             found.push(reference);
         }
     }

@@ -87,6 +87,8 @@ async fn what_is_gone_is_gone() {
     let rule =
         json!({"metadata": {"namespace": "shop", "name": "reviews"}, "spec": {"host": "reviews"}});
     let entry = json!({"metadata": {"namespace": "front", "name": "ext"}, "spec": {"hosts": ["a.example.com"]}});
+    let route =
+        json!({"metadata": {"namespace": "shop", "name": "old"}, "spec": {"hosts": ["reviews"]}});
     let mut elsewhere = rule.clone();
     elsewhere["metadata"]["namespace"] = "front".into();
     let old = [
@@ -95,9 +97,11 @@ async fn what_is_gone_is_gone() {
         (Kind::DestinationRule, rule),
         (Kind::DestinationRule, elsewhere),
         (Kind::ServiceEntry, entry),
+        (Kind::VirtualService, route),
     ];
     let index = index(&api, &old);
-    let all = [service_reference("reviews"), rules("shop"), Reference::ServiceEntries];
+    let routes = Reference::VirtualServices { namespace: "shop".to_owned() };
+    let all = [service_reference("reviews"), rules("shop"), routes, Reference::ServiceEntries];
     index.confirm(&all).await.expect("answers");
     index.read(|world| {
         assert!(world.service("shop", "reviews").is_none());
@@ -107,12 +111,14 @@ async fn what_is_gone_is_gone() {
             [("front".to_owned(), "reviews".to_owned())]
         );
         assert!(world.names(Kind::ServiceEntry).is_empty());
+        assert!(world.names(Kind::VirtualService).is_empty());
     });
     assert_eq!(
         selectors(&api.asked()),
         [
             "/api/v1/namespaces/shop/services?fieldSelector=metadata.name=reviews",
             "/apis/networking.istio.io/v1/namespaces/shop/destinationrules?",
+            "/apis/networking.istio.io/v1/namespaces/shop/virtualservices?",
             "/apis/networking.istio.io/v1/serviceentries?",
         ]
     );

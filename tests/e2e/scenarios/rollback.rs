@@ -6,6 +6,7 @@ use super::scenarios;
 use crate::harness::{App, Gate, Proxy, Result, Stage, eventually, virtual_service};
 
 scenarios![
+    an_evacuation_is_seen_although_the_watch_is_held_back,
     a_rollback_passes_while_the_canary_is_down,
     a_rollback_passes_while_the_watches_are_cut,
     a_gate_that_never_saw_the_cluster_rolls_back_and_recovers,
@@ -71,4 +72,27 @@ fn a_gate_that_never_saw_the_cluster_rolls_back_and_recovers(stage: &Stage) -> R
     app.apply(&rise)?.refused(&["canary-step"])?;
     app.apply(&virtual_service(BEFORE))?.succeeded()?;
     app.must_store("v1=60 v2=40")
+}
+
+fn an_evacuation_is_seen_although_the_watch_is_held_back(stage: &Stage) -> Result {
+    let plane = stage.plane()?;
+    let proxy = Proxy::start(plane.api_port())?;
+    let gate = Gate::start_through(plane, "evacuated", proxy.port())?;
+    gate.register(plane, "evacuated")?;
+    let app =
+        App::serving(plane.namespace("evacuated", Some("evacuated"))?, &[("v1", 99), ("v2", 1)])?;
+    app.settle();
+    let everything = virtual_service(&[("v2", 100)]);
+    app.apply(&everything)?.refused(&["canary-step"])?;
+
+    proxy.hold_back();
+    app.set_ready("v1", false)?;
+    eventually(
+        "the proxy withholds the news",
+        Duration::from_secs(5),
+        || Ok(proxy.has_withheld()),
+    )?;
+    // What the gate remembers would refuse this; what it reads again says that v1 answers nobody.
+    app.apply(&everything)?.succeeded()?;
+    app.must_store("v2=100")
 }
