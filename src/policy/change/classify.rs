@@ -64,7 +64,8 @@ pub(super) fn movements(
         add_hidden_subsets(flows, destinations, context);
     }
     destinations.settle_roles();
-    let families = families(flows);
+    let (families, destinations) = (families(flows), &*destinations);
+    let kin = Kin { families, destinations, domain: &context.world.mesh().domain };
     let wider = flows
         .iter()
         .filter(|flow| flow.condition.is_catch_all())
@@ -79,23 +80,7 @@ pub(super) fn movements(
         let wide = wider.iter().find(|(protocol, base, _)| {
             *protocol == flow.protocol && *base == flow.base && flow.falls
         });
-        // What a Service does by itself is a mixture of its versions, not a destination beside them.
-        let is_whole = |at: usize| {
-            let own = destinations.get(at);
-            own.subset.is_empty()
-                && own.endpoints.is_some()
-                && after.share(at) <= NOTHING
-                && !after.shares.is_empty()
-                && after
-                    .shares
-                    .iter()
-                    .all(|share| destinations.get(share.destination).host == own.host)
-        };
-        let mixture = match (&flow.base, before.shares.as_slice()) {
-            (Base::Plain(_), _) => Some(before.shares[0].destination),
-            (Base::Stored, [one]) if is_whole(one.destination) => Some(one.destination),
-            _ => None,
-        };
+        let mixture = mixture(flow, before, after, destinations);
         let shares = (0..destinations.len())
             .map(|at| (effective(before, at, destinations), effective(after, at, destinations)));
         let shares = shares.collect::<Vec<_>>();
@@ -104,9 +89,6 @@ pub(super) fn movements(
             (to - from).abs() > NOTHING && (Some(*at) != mixture || after.share(*at) > NOTHING)
         };
         let changed = (0..shares.len()).filter(changed).collect::<Vec<_>>();
-        let kin = |a: usize, b: usize| {
-            are_kin(a, b, destinations, &families, &context.world.mesh().domain)
-        };
         let weighing = Weighing {
             shares: &shares,
             mixture,
@@ -121,7 +103,7 @@ pub(super) fn movements(
             let class = match class {
                 _ if to > from && !answers => Class::Addition,
                 Class::Canary | Class::Unknown | Class::Rollback
-                    if is_addition(flow, before, at, destinations, &families, context) =>
+                    if is_addition(flow, before, at, &kin) =>
                 {
                     // What falls to an unchanged route because its own was removed is no shift to it.
                     if flow.falls { Class::Stable } else { Class::Addition }
@@ -183,38 +165,47 @@ fn families(flows: &[Flow]) -> Vec<(usize, usize)> {
     pairs
 }
 
-/// Versions or parts of one thing: the same destination, together in a weighted route, or hosts of one family.
-fn are_kin(
-    a: usize,
-    b: usize,
-    destinations: &Destinations,
-    families: &[(usize, usize)],
-    domain: &str,
-) -> bool {
-    a == b
-        || families.binary_search(&(a.min(b), a.max(b))).is_ok()
-        || destinations.are_one_family(a, b, domain)
+/// Which destinations are versions or parts of one thing.
+struct Kin<'a> {
+    /// Pairs that stand together in a weighted route, sorted.
+    families: Vec<(usize, usize)>,
+    destinations: &'a Destinations,
+    domain: &'a str,
+}
+
+impl Kin<'_> {
+    /// Whether they are the same, stand together in a weighted route, or have hosts of one family.
+    fn are(&self, a: usize, b: usize) -> bool {
+        a == b
+            || self.families.binary_search(&(a.min(b), a.max(b))).is_ok()
+            || self.destinations.are_one_family(a, b, self.domain)
+    }
 }
 
 /// A route for requests that had none of their own, to something that is no version of what served them.
-fn is_addition(
-    flow: &Flow,
-    before: &Side,
-    at: usize,
-    destinations: &Destinations,
-    families: &[(usize, usize)],
-    context: &Context<'_>,
-) -> bool {
-    if flow.existed {
-        return false;
-    }
-    let domain = &context.world.mesh().domain;
-    let is_kin = |other: usize| are_kin(at, other, destinations, families, domain);
-    !before
-        .shares
-        .iter()
-        .filter(|share| share.fraction > NOTHING)
-        .any(|share| is_kin(share.destination))
+fn is_addition(flow: &Flow, before: &Side, at: usize, kin: &Kin<'_>) -> bool {
+    let mut carrying = before.shares.iter().filter(|share| share.fraction > NOTHING);
+    !flow.existed && !carrying.any(|share| kin.are(at, share.destination))
+}
+
+/// The destination that is a mixture of versions and not one beside them: a whole Service, on plain routing or as the only
+/// destination of the stored route where the new one tells its subsets apart.
+fn mixture(flow: &Flow, before: &Side, after: &Side, destinations: &Destinations) -> Option<usize> {
+    let [one] = before.shares.as_slice() else { return None };
+    let whole = destinations.get(one.destination);
+    let tells_apart = || {
+        whole.subset.is_empty()
+            && whole.endpoints.is_some()
+            && after.share(one.destination) <= NOTHING
+            && !after.shares.is_empty()
+            && after.shares.iter().all(|own| destinations.get(own.destination).host == whole.host)
+    };
+    let is_mixture = match flow.base {
+        Base::Plain(_) => true,
+        Base::Stored => tells_apart(),
+        Base::InForce(_) | Base::Nothing => false,
+    };
+    is_mixture.then_some(one.destination)
 }
 
 /// Tells which side is stable, from roles, age and weight.
@@ -225,7 +216,7 @@ struct Weighing<'a> {
     mixture: Option<usize>,
     destinations: &'a Destinations,
     written: Written,
-    kin: &'a dyn Fn(usize, usize) -> bool,
+    kin: &'a Kin<'a>,
     /// Who served what has no route of its own.
     wide: Option<&'a Side>,
 }
@@ -244,7 +235,9 @@ impl Weighing<'_> {
         let losers = losers.collect::<Vec<_>>();
         // A role is a part in one rollout: it says nothing against strangers.
         let counts = || {
-            losers.is_empty() || had > NOTHING || losers.iter().any(|&other| (self.kin)(at, other))
+            losers.is_empty()
+                || had > NOTHING
+                || losers.iter().any(|&other| self.kin.are(at, other))
         };
         match own.role.filter(|_| counts()) {
             Some(Role::Stable) => return Class::Stable,
