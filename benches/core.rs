@@ -170,7 +170,7 @@ fn index(c: &mut Criterion) {
         let (objects, _) = pods(size);
         let world = fill(objects);
         group.bench_with_input(BenchmarkId::new("selected", size), &world, |b, world| {
-            b.iter(|| world.selected(black_box(&host), &v2).map(|found| found.ready()));
+            b.iter(|| world.selected(black_box(&host), &v2, None).map(|found| found.ready()));
         });
     }
     let (objects, _) = pods(1_000);

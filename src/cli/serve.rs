@@ -125,8 +125,11 @@ impl Serve {
         &self,
         shutdown: &CancellationToken,
     ) -> anyhow::Result<(Arc<dyn WorldSource>, BoxFuture<'static, anyhow::Error>)> {
-        let mesh =
-            Mesh { domain: self.domain.clone(), root_namespace: self.root_namespace.clone() };
+        let mesh = Mesh {
+            domain: self.domain.clone(),
+            root_namespace: self.root_namespace.clone(),
+            ..Mesh::default()
+        };
         if !self.world.is_empty() {
             let documents = cluster::load(&self.world)?;
             let world = StaticWorld(cluster::world(mesh, &documents, "default"));

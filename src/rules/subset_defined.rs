@@ -3,7 +3,7 @@ use serde::Deserialize;
 
 use crate::policy::words::{list, near_miss, percent};
 use crate::policy::{Action, Carried, Case, Destination, Reference, Report, Rule, Stage};
-use crate::world::{ANY_NAMESPACE, Kind};
+use crate::world::{ANY_NAMESPACE, Client, Kind};
 
 /// A subset that gets traffic is defined.
 ///
@@ -35,7 +35,7 @@ impl Rule for SubsetDefined {
                 continue;
             }
             let lacks =
-                |client: &&String| case.world.subset(&destination.host, subset, client).is_none();
+                |client: &&Client| case.world.subset(&destination.host, subset, client).is_none();
             let Some(client) = change.clients.iter().find(lacks) else { continue };
             let message = message(case, &carried, destination, client);
             report.lookup(
@@ -48,10 +48,10 @@ impl Rule for SubsetDefined {
     }
 }
 
-fn rests_on(case: &Case<'_>, destination: &Destination, client: &str) -> Vec<Reference> {
+fn rests_on(case: &Case<'_>, destination: &Destination, client: &Client) -> Vec<Reference> {
     let root = case.world.mesh().root_namespace.as_str();
     let service = case.world.host_namespace(&destination.host).unwrap_or_default();
-    let mut namespaces = vec![client, service, root];
+    let mut namespaces = vec![client.namespace.as_str(), service, root];
     namespaces.retain(|namespace| *namespace != ANY_NAMESPACE);
     namespaces.sort_unstable();
     namespaces.dedup();
@@ -65,11 +65,13 @@ fn message(
     case: &Case<'_>,
     carried: &Carried<'_>,
     destination: &Destination,
-    client: &str,
+    client: &Client,
 ) -> String {
     let subset = carried.written.destination.subset.as_str();
-    let clients =
-        if client == ANY_NAMESPACE { "in the mesh".to_owned() } else { format!("in {client}") };
+    let clients = match client.namespace.as_str() {
+        ANY_NAMESPACE => "in the mesh".to_owned(),
+        namespace => format!("in {namespace}"),
+    };
     let mut message = format!(
         "{} would get 503: no DestinationRule that clients {clients} use defines subset {subset} of {}",
         percent(carried.share),
@@ -92,7 +94,7 @@ fn message(
     let elsewhere = case.world.rules_defining(&destination.host, subset);
     if let Some(rule) = elsewhere.first() {
         let why = match rules.last() {
-            None if rule.is_exported_to(client) => format!(
+            None if rule.is_exported_to(&client.namespace) => format!(
                 "Istio does not look in namespace {} for these clients",
                 rule.metadata.namespace
             ),

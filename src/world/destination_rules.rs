@@ -1,11 +1,8 @@
 use std::collections::{BTreeSet, HashMap};
 
 use super::table::Table;
-use super::{HostKind, Mesh, World};
+use super::{Client, HostKind, Mesh, World};
 use crate::istio::{DestinationRule, Host, Subset, host_covers};
-
-/// A client namespace that has no DestinationRules of its own: what every other namespace of the mesh sees.
-pub const ANY_NAMESPACE: &str = "";
 
 /// DestinationRules, also by the host they speak of.
 #[derive(Debug, Default)]
@@ -102,11 +99,12 @@ fn merged<'a>(rules: &[&'a DestinationRule]) -> Vec<&'a DestinationRule> {
 }
 
 impl World {
-    /// The DestinationRules that clients in namespace `client` use for `host`, oldest first: those of the client's own
+    /// The DestinationRules that `client` uses for `host`, oldest first: those of the client's own
     /// namespace, else of the host's, else of the root namespace. Several of one namespace act as one.
     ///
     /// Source: `pilot/pkg/model/push_context.go` `destinationRule`.
-    pub fn destination_rules(&self, host: &Host, client: &str) -> Vec<&DestinationRule> {
+    pub fn destination_rules(&self, host: &Host, client: &Client) -> Vec<&DestinationRule> {
+        let client = client.namespace.as_str();
         let alias = self.alias(host);
         let host = alias.as_ref().unwrap_or(host);
         let root = self.mesh.root_namespace.as_str();
@@ -146,8 +144,8 @@ impl World {
         }
     }
 
-    /// What `subset` of `host` selects for clients in namespace `client`; the oldest rule that defines it wins.
-    pub fn subset(&self, host: &Host, subset: &str, client: &str) -> Option<&Subset> {
+    /// What `subset` of `host` selects for `client`; the oldest rule that defines it wins.
+    pub fn subset(&self, host: &Host, subset: &str, client: &Client) -> Option<&Subset> {
         let rules = self.destination_rules(host, client);
         rules.into_iter().flat_map(|rule| &rule.spec.subsets).find(|own| own.name == subset)
     }

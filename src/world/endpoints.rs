@@ -120,9 +120,15 @@ pub(super) fn is_topology(label: &str) -> bool {
 }
 
 impl World {
-    /// The endpoints of `host` that carry all of `labels`; `None` where that is not known, for instance because a label is
+    /// The endpoints of `host` that carry all of `labels` and serve `port`, the number of one of its ports; `None` there asks
+    /// about every port. `None` where that is not known, for instance because a label is
     /// one that istiod adds from the node.
-    pub fn selected(&self, host: &Host, labels: &BTreeMap<String, String>) -> Option<Endpoints> {
+    pub fn selected(
+        &self,
+        host: &Host,
+        labels: &BTreeMap<String, String>,
+        _port: Option<i64>,
+    ) -> Option<Endpoints> {
         let all = self.endpoints(host)?;
         if labels.is_empty() {
             return Some(all);

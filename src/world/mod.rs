@@ -3,9 +3,11 @@
 //! Reading an object into the world cannot fail, deletes go by name, and every query answers from memory. Who feeds it
 //! (watches, a live read, files) is not known here.
 
+mod client;
 mod destination_rules;
 mod endpoints;
 mod labels;
+mod mesh;
 mod pods;
 mod services;
 mod table;
@@ -14,8 +16,9 @@ mod workloads;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-pub use destination_rules::ANY_NAMESPACE;
+pub use client::{ANY_NAMESPACE, Client};
 pub use endpoints::{EndpointGroup, Endpoints, GroupId};
+pub use mesh::Mesh;
 pub use services::{EndpointSlice, HostKind, Service, ServicePort, SliceEndpoint};
 pub use virtual_services::full_gateway;
 pub use workloads::{Age, Workload};
@@ -126,21 +129,6 @@ pub struct Namespace {
     pub name: String,
     /// `metadata.labels`.
     pub labels: BTreeMap<String, String>,
-}
-
-/// The mesh-wide settings that change what a name means.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Mesh {
-    /// istiod's `--domain`.
-    pub domain: String,
-    /// `meshConfig.rootNamespace`.
-    pub root_namespace: String,
-}
-
-impl Default for Mesh {
-    fn default() -> Self {
-        Self { domain: "cluster.local".to_owned(), root_namespace: "istio-system".to_owned() }
-    }
 }
 
 /// How much the world keeps, for metrics and for the proof that churn does not leak.

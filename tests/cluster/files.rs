@@ -2,7 +2,7 @@ use std::fs;
 
 use sluicegate::cluster::{self, FileError};
 use sluicegate::istio::Host;
-use sluicegate::world::{HostKind, Kind, Mesh, World};
+use sluicegate::world::{Client, HostKind, Kind, Mesh, World};
 
 use super::{counts, host, ready_of};
 
@@ -212,7 +212,9 @@ spec:
 ",
     );
     assert_eq!(ready_of(&world, "shop", "reviews", "1.10"), 1);
-    let subset = world.subset(&host("shop", "reviews"), "one", "shop").expect("is defined");
+    let subset = world
+        .subset(&host("shop", "reviews"), "one", &Client::in_namespace("shop"))
+        .expect("is defined");
     assert_eq!(subset.labels["version"], "1.10");
     let group = world.endpoints(&host("shop", "reviews")).expect("is a Service").groups[0].id;
     let labels = world.labels(group);

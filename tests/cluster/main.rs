@@ -21,7 +21,7 @@ fn counts(world: &World, namespace: &str, service: &str) -> Option<(u32, u32)> {
 /// How many of its ready endpoints carry the label `version`.
 fn ready_of(world: &World, namespace: &str, service: &str, version: &str) -> u32 {
     let labels = BTreeMap::from([("version".to_owned(), version.to_owned())]);
-    world.selected(&host(namespace, service), &labels).map_or(0, |found| found.ready())
+    world.selected(&host(namespace, service), &labels, None).map_or(0, |found| found.ready())
 }
 
 fn host(namespace: &str, service: &str) -> Host {

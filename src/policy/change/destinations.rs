@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use crate::istio::{self, Host};
 use crate::policy::names::{self, Role, Version};
 use crate::policy::settings::Roles;
-use crate::world::{Age, Endpoints, World};
+use crate::world::{Age, Client, Endpoints, World};
 
 /// A destination of the old or the new object, and what is known of it.
 #[derive(Debug, Clone)]
@@ -137,7 +137,9 @@ impl Destinations {
         let by_label = || labels.as_ref()?.get("version").and_then(|value| names::version(value));
         let version = version.or_else(by_label);
         let (endpoints, age) = match &labels {
-            Some(labels) if !is_blind => (world.selected(&host, labels), world.age(&host, labels)),
+            Some(labels) if !is_blind => {
+                (world.selected(&host, labels, None), world.age(&host, labels))
+            }
             _ => (None, Age::default()),
         };
         let may_look = !is_blind && !world.is_blank();
@@ -231,8 +233,8 @@ impl Destinations {
 pub(super) struct Context<'a> {
     pub(super) world: &'a World,
     pub(super) roles: &'a Roles,
-    /// The namespaces whose clients are asked about.
-    pub(super) clients: &'a [String],
+    /// The clients that are asked about.
+    pub(super) clients: &'a [Client],
     /// The namespace of the object under review, in which names are said short.
     pub(super) namespace: &'a str,
     /// Only the two objects may be used as evidence.

@@ -7,6 +7,7 @@
 mod base;
 mod carried;
 mod classify;
+mod clients;
 mod destinations;
 mod table;
 
@@ -20,8 +21,8 @@ use self::destinations::Context;
 use self::table::{RouteTable, kinds_of_traffic};
 use super::review::Review;
 use super::settings::PolicySpec;
-use crate::istio::{Condition, FieldPath, Host, Protocol, Timestamp, VirtualService};
-use crate::world::{ANY_NAMESPACE, World};
+use crate::istio::{Condition, FieldPath, Host, Protocol, Timestamp};
+use crate::world::{Client, World};
 
 /// Shares smaller than this do not count: they are what floating point leaves over.
 const NOTHING: f64 = 1e-9;
@@ -113,8 +114,8 @@ pub struct Change {
     pub destinations: Destinations,
     /// Every kind of requests that either object tells apart, also where nothing moves.
     pub flows: Vec<Flow>,
-    /// The namespaces whose clients the VirtualService routes, as far as they can differ in what they see.
-    pub clients: Vec<String>,
+    /// The clients whose requests the VirtualService routes, as far as they can differ in what they see.
+    pub clients: Vec<Client>,
 }
 
 impl Change {
@@ -127,7 +128,7 @@ impl Change {
         is_blind: bool,
     ) -> Option<Self> {
         let new = review.object()?;
-        let clients = clients(new, &review.namespace, world);
+        let clients = clients::of(new, &review.namespace, world);
         let context = Context {
             world,
             roles: &policy.roles,
@@ -226,27 +227,6 @@ impl Change {
             (_, None) => false,
         }
     }
-}
-
-/// The namespaces to ask about: `exportTo: ["."]` leaves only the object's own; otherwise any namespace without
-/// DestinationRules of its own stands for all of them, and the services' own namespaces can differ from it.
-fn clients(object: &VirtualService, namespace: &str, world: &World) -> Vec<String> {
-    let own = |to: &String| to == "." || to == namespace;
-    if !object.spec.export_to.is_empty() && object.spec.export_to.iter().all(own) {
-        return vec![namespace.to_owned()];
-    }
-    let mut clients = vec![ANY_NAMESPACE.to_owned()];
-    for protocol in Protocol::ALL {
-        for written in object.spec.routes(protocol).iter().flat_map(|route| &route.route) {
-            let host = Host::resolve(&written.destination.host, namespace, &world.mesh().domain);
-            if let Some(at) =
-                world.host_namespace(&host).filter(|at| !clients.iter().any(|known| known == at))
-            {
-                clients.push(at.to_owned());
-            }
-        }
-    }
-    clients
 }
 
 fn compare(

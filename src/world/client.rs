@@ -1,0 +1,28 @@
+use std::collections::BTreeMap;
+
+/// A client namespace that has no DestinationRules of its own: what every other namespace of the mesh sees.
+pub const ANY_NAMESPACE: &str = "";
+
+/// A proxy that sends requests, as far as Istio's look-ups tell proxies apart.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Client {
+    /// The namespace of its Pod, which decides which objects it sees: of a gateway, too, and never the Gateway object's;
+    /// [`ANY_NAMESPACE`] for one that has no rules of its own.
+    pub namespace: String,
+    /// The labels of its Pod: selectors of DestinationRules and `sourceLabels` look at them.
+    pub labels: BTreeMap<String, String>,
+    /// The Gateway it serves, `namespace/name`; `None` for a sidecar.
+    pub gateway: Option<String>,
+}
+
+impl Client {
+    /// A sidecar in `namespace` whose labels nothing selects.
+    pub fn in_namespace(namespace: &str) -> Self {
+        Self { namespace: namespace.to_owned(), ..Self::default() }
+    }
+
+    /// A sidecar in a namespace without rules of its own.
+    pub fn anywhere() -> Self {
+        Self::in_namespace(ANY_NAMESPACE)
+    }
+}
