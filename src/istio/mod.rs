@@ -8,16 +8,21 @@ mod path;
 mod read;
 mod service_entry;
 mod shape;
+mod traffic_policy;
 mod virtual_service;
 
 pub use condition::Condition;
-pub use destination_rule::{DestinationRule, DestinationRuleSpec, Subset};
+pub use destination_rule::{DestinationRule, DestinationRuleSpec, Subset, WorkloadSelector};
 pub use host::{Host, host_covers};
 pub use metadata::{Metadata, Timestamp};
 pub use path::FieldPath;
 pub use read::{ShapeError, Written};
 pub use service_entry::{
     Resolution, ServiceEntry, ServiceEntryEndpoint, ServiceEntryPort, ServiceEntrySpec,
+};
+pub use traffic_policy::{
+    ConsistentHash, HttpCookie, LoadBalancer, OutlierDetection, PolicyInForce, PortTrafficPolicy,
+    TrafficPolicy,
 };
 pub use virtual_service::{
     Destination, PortSelector, Present, Protocol, Route, RouteDestination, RouteMatch, StringMatch,

@@ -6,7 +6,9 @@
 mod client;
 mod destination_rules;
 mod endpoints;
+mod host_map;
 mod labels;
+mod merged;
 mod mesh;
 mod pods;
 mod services;
@@ -17,7 +19,9 @@ mod workloads;
 use std::collections::{BTreeMap, BTreeSet};
 
 pub use client::{ANY_NAMESPACE, Client};
+pub use destination_rules::{ChangedRules, Rules};
 pub use endpoints::{EndpointGroup, Endpoints, GroupId};
+pub use merged::EffectiveRule;
 pub use mesh::Mesh;
 pub use services::{EndpointSlice, HostKind, Service, ServicePort, SliceEndpoint};
 pub use virtual_services::full_gateway;
@@ -227,7 +231,7 @@ impl World {
     pub fn delete(&mut self, kind: Kind, namespace: &str, name: &str) {
         match kind {
             Kind::VirtualService => self.virtual_services.delete(namespace, name),
-            Kind::DestinationRule => self.destination_rules.delete(namespace, name),
+            Kind::DestinationRule => self.destination_rules.delete(namespace, name, &self.mesh),
             Kind::ServiceEntry => drop(self.service_entries.remove(namespace, name)),
             Kind::Service => self.services.delete(namespace, name),
             Kind::EndpointSlice => {
