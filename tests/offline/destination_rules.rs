@@ -308,16 +308,11 @@ mod oracle {
                     enhanced,
                 );
             }
-            let mut private_only = false;
-            if export_to.is_empty()
-                && mesh.default_destination_rule_export_to.contains(&".".to_owned())
-            {
-                private_only = true;
-            } else if export_to.len() == 1
-                && (export_to.contains(".") || export_to.contains(namespace))
-            {
-                private_only = true;
-            }
+            let private_only = if export_to.is_empty() {
+                mesh.default_destination_rule_export_to.contains(&".".to_owned())
+            } else {
+                export_to.len() == 1 && (export_to.contains(".") || export_to.contains(namespace))
+            };
             if !private_only {
                 merge(exported.entry(namespace.clone()).or_default(), config, &export_to, enhanced);
             } else if *namespace == mesh.root_namespace {
