@@ -41,6 +41,12 @@ pub fn world(mesh: Mesh, documents: &[Document], default_namespace: &str) -> Wor
     world
 }
 
+/// Reads any object, in `default_namespace` where it names none; `None` as for [`read::object`].
+pub fn object_in(mut value: Value, default_namespace: &str) -> Option<Object> {
+    complete(&mut value, default_namespace);
+    read::object(value)
+}
+
 /// Puts the default namespace where none is written.
 fn complete(value: &mut Value, namespace: &str) {
     if value["kind"] == "Namespace" {

@@ -16,7 +16,7 @@ pub use destination_rule::{DestinationRule, DestinationRuleSpec, Subset};
 pub use host::{Host, host_covers};
 pub use metadata::{Metadata, Timestamp};
 pub use path::FieldPath;
-pub use read::{ShapeError, Written};
+pub use read::{Judged, ShapeError, Written};
 pub use service_entry::{
     Resolution, ServiceEntry, ServiceEntryEndpoint, ServiceEntryPort, ServiceEntrySpec,
 };
