@@ -1,6 +1,7 @@
 //! Istio's words in our types: hosts, field paths, routes and their matches. Knows nobody else.
 
 mod condition;
+pub mod delegate;
 mod destination_rule;
 mod host;
 mod metadata;
@@ -25,6 +26,6 @@ pub use traffic_policy::{
     TrafficPolicy,
 };
 pub use virtual_service::{
-    Destination, PortSelector, Present, Protocol, Route, RouteDestination, RouteMatch, StringMatch,
-    VirtualService, VirtualServiceSpec,
+    Delegate, Destination, PortSelector, Present, Protocol, Route, RouteDestination, RouteMatch,
+    StringMatch, VirtualService, VirtualServiceSpec,
 };

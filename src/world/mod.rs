@@ -4,6 +4,7 @@
 //! (watches, a live read, files) is not known here.
 
 mod client;
+mod delegates;
 mod destination_rules;
 mod endpoints;
 mod host_map;
@@ -19,6 +20,7 @@ mod workloads;
 use std::collections::{BTreeMap, BTreeSet};
 
 pub use client::{ANY_NAMESPACE, Client};
+pub use delegates::NoDelegate;
 pub use destination_rules::{ChangedRules, Rules};
 pub use endpoints::{EndpointGroup, Endpoints, GroupId};
 pub use merged::EffectiveRule;
@@ -158,6 +160,7 @@ pub struct World {
     is_blank: bool,
     namespaces: BTreeMap<String, BTreeMap<String, String>>,
     virtual_services: virtual_services::VirtualServices,
+    delegates: delegates::Delegates,
     destination_rules: destination_rules::DestinationRules,
     service_entries: table::Table<ServiceEntry>,
     services: services::Services,
@@ -205,7 +208,10 @@ impl World {
     /// Puts an object in, or replaces the one of the same kind, namespace and name.
     pub fn apply(&mut self, object: Object) {
         match object {
-            Object::VirtualService(object) => self.virtual_services.apply(*object, &self.mesh),
+            Object::VirtualService(object) => {
+                self.delegates.apply(&object);
+                self.virtual_services.apply(*object, &self.mesh);
+            }
             Object::DestinationRule(object) => self.destination_rules.apply(*object, &self.mesh),
             Object::ServiceEntry(object) => {
                 let (namespace, name) =
@@ -230,7 +236,10 @@ impl World {
     /// Takes an object out; one that is not there is no error. A Namespace has no namespace.
     pub fn delete(&mut self, kind: Kind, namespace: &str, name: &str) {
         match kind {
-            Kind::VirtualService => self.virtual_services.delete(namespace, name),
+            Kind::VirtualService => {
+                self.delegates.delete(namespace, name);
+                self.virtual_services.delete(namespace, name);
+            }
             Kind::DestinationRule => self.destination_rules.delete(namespace, name, &self.mesh),
             Kind::ServiceEntry => drop(self.service_entries.remove(namespace, name)),
             Kind::Service => self.services.delete(namespace, name),
