@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::repair;
 use super::resources::kind_of;
-use crate::istio::{DestinationRule, ServiceEntry, Timestamp, VirtualService};
+use crate::istio::{DestinationRule, Gateway, ServiceEntry, Timestamp, VirtualService};
 use crate::world::{
     EndpointSlice, Kind, Namespace, Object, Pod, Service, ServicePort, SliceEndpoint, Workload,
 };
@@ -50,6 +50,7 @@ fn of_kind(kind: Kind, source: Source<'_>) -> Option<Object> {
             Object::DestinationRule(Box::new(source.read::<DestinationRule>()))
         }
         Kind::ServiceEntry => Object::ServiceEntry(Box::new(source.read::<ServiceEntry>())),
+        Kind::Gateway => Object::Gateway(Box::new(source.read::<Gateway>())),
         Kind::Service => Object::Service(source.read::<RawService>().into()),
         Kind::EndpointSlice => Object::EndpointSlice(source.read::<RawSlice>().into()),
         Kind::Pod => Object::Pod(source.read::<RawPod>().into()),
@@ -70,6 +71,7 @@ pub(super) fn name(object: &Object) -> (&str, &str) {
         Object::VirtualService(object) => (&object.metadata.namespace, &object.metadata.name),
         Object::DestinationRule(object) => (&object.metadata.namespace, &object.metadata.name),
         Object::ServiceEntry(object) => (&object.metadata.namespace, &object.metadata.name),
+        Object::Gateway(object) => (&object.metadata.namespace, &object.metadata.name),
         Object::Service(object) => (&object.namespace, &object.name),
         Object::EndpointSlice(object) => (&object.namespace, &object.name),
         Object::Pod(object) => (&object.namespace, &object.name),

@@ -3,6 +3,7 @@
 mod condition;
 pub mod delegate;
 mod destination_rule;
+mod gateway;
 mod host;
 mod metadata;
 mod path;
@@ -14,6 +15,7 @@ mod virtual_service;
 
 pub use condition::Condition;
 pub use destination_rule::{DestinationRule, DestinationRuleSpec, Subset, WorkloadSelector};
+pub use gateway::{Gateway, GatewaySpec, Server, narrower_host};
 pub use host::{Host, host_covers};
 pub use metadata::{Metadata, Timestamp};
 pub use path::FieldPath;

@@ -7,11 +7,13 @@ mod client;
 mod delegates;
 mod destination_rules;
 mod endpoints;
+mod gateways;
 mod host_map;
 mod labels;
 mod merged;
 mod mesh;
 mod pods;
+mod routing;
 mod services;
 mod table;
 mod virtual_services;
@@ -25,11 +27,12 @@ pub use destination_rules::{ChangedRules, Rules};
 pub use endpoints::{EndpointGroup, Endpoints, GroupId};
 pub use merged::EffectiveRule;
 pub use mesh::Mesh;
+pub use routing::{ChangedRouting, Routing};
 pub use services::{EndpointSlice, HostKind, Service, ServicePort, SliceEndpoint};
-pub use virtual_services::full_gateway;
+pub use virtual_services::{MESH, full_gateway};
 pub use workloads::{Age, Workload};
 
-use crate::istio::{DestinationRule, ServiceEntry, Timestamp, VirtualService};
+use crate::istio::{DestinationRule, Gateway, ServiceEntry, Timestamp, VirtualService};
 
 /// The kinds of objects that the world is made of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -40,6 +43,8 @@ pub enum Kind {
     DestinationRule,
     /// `networking.istio.io` ServiceEntry.
     ServiceEntry,
+    /// `networking.istio.io` Gateway.
+    Gateway,
     /// `v1` Service.
     Service,
     /// `discovery.k8s.io` EndpointSlice.
@@ -60,10 +65,11 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::VirtualService,
         Self::DestinationRule,
         Self::ServiceEntry,
+        Self::Gateway,
         Self::Service,
         Self::EndpointSlice,
         Self::Pod,
@@ -80,6 +86,7 @@ impl Kind {
             Self::VirtualService => "VirtualService",
             Self::DestinationRule => "DestinationRule",
             Self::ServiceEntry => "ServiceEntry",
+            Self::Gateway => "Gateway",
             Self::Service => "Service",
             Self::EndpointSlice => "EndpointSlice",
             Self::Pod => "Pod",
@@ -101,6 +108,8 @@ pub enum Object {
     DestinationRule(Box<DestinationRule>),
     /// See [`ServiceEntry`].
     ServiceEntry(Box<ServiceEntry>),
+    /// See [`Gateway`].
+    Gateway(Box<Gateway>),
     /// See [`Service`].
     Service(Service),
     /// See [`EndpointSlice`].
@@ -163,6 +172,7 @@ pub struct World {
     delegates: delegates::Delegates,
     destination_rules: destination_rules::DestinationRules,
     service_entries: table::Table<ServiceEntry>,
+    gateways: gateways::Gateways,
     services: services::Services,
     labels: labels::LabelSets,
     pods: pods::Pods,
@@ -222,7 +232,14 @@ impl World {
             Object::EndpointSlice(object) => {
                 self.services.apply_slice(object, &mut self.pods, &mut self.labels)
             }
+            Object::Gateway(object) => {
+                let (pods, labels) = (&self.pods, &self.labels);
+                let all = pods.iter().map(|(namespace, set)| (namespace, labels.map(set)));
+                self.gateways.apply(*object, all);
+            }
             Object::Pod(object) => {
+                self.leave_gateways(&object.namespace, &object.name);
+                self.gateways.add_pod(&object.namespace, &object.labels);
                 self.pods.apply(&object, &mut self.labels);
                 self.workloads.apply_pod(object, &mut self.labels);
             }
@@ -246,7 +263,9 @@ impl World {
             Kind::EndpointSlice => {
                 self.services.delete_slice(namespace, name, &mut self.pods, &mut self.labels)
             }
+            Kind::Gateway => self.gateways.delete(namespace, name),
             Kind::Pod => {
+                self.leave_gateways(namespace, name);
                 self.pods.delete(namespace, name, &mut self.labels);
                 self.workloads.delete(kind, namespace, name, &mut self.labels);
             }
@@ -263,6 +282,7 @@ impl World {
             Kind::VirtualService => self.virtual_services.names(),
             Kind::DestinationRule => self.destination_rules.names(),
             Kind::ServiceEntry => self.service_entries.names(),
+            Kind::Gateway => self.gateways.names(),
             Kind::Service => self.services.names(),
             Kind::EndpointSlice => self.services.slice_names(),
             Kind::Pod => self.pods.names(),
@@ -272,6 +292,16 @@ impl World {
             Kind::Deployment | Kind::ReplicaSet | Kind::StatefulSet | Kind::DaemonSet => {
                 self.workloads.names(kind)
             }
+        }
+    }
+
+    /// What the Gateways know of a Pod is no more.
+    fn leave_gateways(&mut self, namespace: &str, name: &str) {
+        if self.gateways.select_nothing() {
+            return;
+        }
+        if let Some(set) = self.pods.find(namespace, name) {
+            self.gateways.remove_pod(namespace, &self.labels.map(set));
         }
     }
 

@@ -70,6 +70,20 @@ impl Pods {
         self.slots[at.0 as usize].labels
     }
 
+    /// The labels of a Pod that is known.
+    pub(super) fn find(&self, namespace: &str, name: &str) -> Option<SetId> {
+        self.labels(*self.names.get(namespace, name)?)
+    }
+
+    /// Namespace and labels of every Pod that is known.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&str, SetId)> {
+        let all = self
+            .names
+            .namespaces()
+            .flat_map(|(namespace, pods)| pods.values().map(move |&slot| (namespace, slot)));
+        all.filter_map(|(namespace, slot)| Some((namespace, self.labels(slot)?)))
+    }
+
     pub(super) fn names(&self) -> Vec<(String, String)> {
         let known = |(namespace, name): &(String, String)| {
             self.names.get(namespace, name).is_some_and(|&slot| self.labels(slot).is_some())
