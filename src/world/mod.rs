@@ -12,6 +12,7 @@ mod labels;
 mod merged;
 mod mesh;
 mod pods;
+mod references;
 mod services;
 mod table;
 mod virtual_services;
@@ -161,6 +162,7 @@ pub struct World {
     namespaces: BTreeMap<String, BTreeMap<String, String>>,
     virtual_services: virtual_services::VirtualServices,
     delegates: delegates::Delegates,
+    references: references::References,
     destination_rules: destination_rules::DestinationRules,
     service_entries: table::Table<ServiceEntry>,
     services: services::Services,
@@ -210,6 +212,7 @@ impl World {
         match object {
             Object::VirtualService(object) => {
                 self.delegates.apply(&object);
+                self.references.apply(&object, &self.mesh);
                 self.virtual_services.apply(*object, &self.mesh);
             }
             Object::DestinationRule(object) => self.destination_rules.apply(*object, &self.mesh),
@@ -238,6 +241,7 @@ impl World {
         match kind {
             Kind::VirtualService => {
                 self.delegates.delete(namespace, name);
+                self.references.delete(namespace, name);
                 self.virtual_services.delete(namespace, name);
             }
             Kind::DestinationRule => self.destination_rules.delete(namespace, name, &self.mesh),
