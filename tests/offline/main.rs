@@ -4,3 +4,4 @@
 mod check;
 mod house;
 mod properties;
+mod traps;
