@@ -11,9 +11,9 @@ mod service_entry;
 mod shape;
 mod virtual_service;
 
-pub use condition::Condition;
+pub use condition::{Arrival, Condition, ConditionIndex, Reading};
 pub use destination_rule::{DestinationRule, DestinationRuleSpec, Subset};
-pub use host::{Host, host_covers};
+pub use host::{Host, full_gateway, host_covers};
 pub use metadata::{Metadata, Timestamp};
 pub use path::FieldPath;
 pub use read::{Judged, ShapeError, Written};

@@ -22,7 +22,6 @@ pub use delegates::NoDelegate;
 pub use endpoints::{EndpointGroup, Endpoints, GroupId};
 pub use mesh::Mesh;
 pub use services::{EndpointSlice, HostKind, Service, ServicePort, SliceEndpoint};
-pub use virtual_services::full_gateway;
 pub use workloads::{Age, Workload};
 
 use crate::istio::{DestinationRule, ServiceEntry, Timestamp, VirtualService};
