@@ -9,16 +9,21 @@ mod path;
 mod read;
 mod service_entry;
 mod shape;
+mod traffic_policy;
 mod virtual_service;
 
 pub use condition::{Arrival, Condition, ConditionIndex, Reading};
-pub use destination_rule::{DestinationRule, DestinationRuleSpec, Subset};
+pub use destination_rule::{DestinationRule, DestinationRuleSpec, Subset, WorkloadSelector};
 pub use host::{Host, full_gateway, host_covers};
 pub use metadata::{Metadata, Timestamp};
 pub use path::FieldPath;
 pub use read::{Judged, ShapeError, Written};
 pub use service_entry::{
     Resolution, ServiceEntry, ServiceEntryEndpoint, ServiceEntryPort, ServiceEntrySpec,
+};
+pub use traffic_policy::{
+    ConsistentHash, HttpCookie, LoadBalancer, OutlierDetection, PolicyInForce, PortTrafficPolicy,
+    TrafficPolicy,
 };
 pub use virtual_service::{
     Delegate, Destination, PortSelector, Present, Protocol, Route, RouteDestination, RouteMatch,

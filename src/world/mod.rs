@@ -7,7 +7,9 @@ mod client;
 mod delegates;
 mod destination_rules;
 mod endpoints;
+mod host_map;
 mod labels;
+mod merged;
 mod mesh;
 mod pods;
 mod services;
@@ -19,7 +21,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 pub use client::{ANY_NAMESPACE, Client};
 pub use delegates::NoDelegate;
+pub use destination_rules::{ChangedRules, Rules};
 pub use endpoints::{EndpointGroup, Endpoints, GroupId};
+pub use merged::EffectiveRule;
 pub use mesh::Mesh;
 pub use services::{EndpointSlice, HostKind, Service, ServicePort, SliceEndpoint};
 pub use workloads::{Age, Workload};
@@ -235,7 +239,7 @@ impl World {
                 self.delegates.delete(namespace, name);
                 self.virtual_services.delete(namespace, name);
             }
-            Kind::DestinationRule => self.destination_rules.delete(namespace, name),
+            Kind::DestinationRule => self.destination_rules.delete(namespace, name, &self.mesh),
             Kind::ServiceEntry => drop(self.service_entries.remove(namespace, name)),
             Kind::Service => self.services.delete(namespace, name),
             Kind::EndpointSlice => {
