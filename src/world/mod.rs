@@ -29,7 +29,7 @@ pub use merged::EffectiveRule;
 pub use mesh::Mesh;
 pub use routing::{ChangedRouting, Routing};
 pub use services::{EndpointSlice, HostKind, Service, ServicePort, SliceEndpoint};
-pub use virtual_services::{MESH, full_gateway};
+pub use virtual_services::MESH;
 pub use workloads::{Age, Workload};
 
 use crate::istio::{DestinationRule, Gateway, ServiceEntry, Timestamp, VirtualService};

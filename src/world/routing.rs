@@ -1,8 +1,10 @@
 use std::borrow::Cow;
 
 use super::virtual_services::{Binding, Bound, MESH, Turn};
-use super::{Client, World, full_gateway};
-use crate::istio::{self, Delegate, Host, Protocol, Route, RouteMatch, VirtualService};
+use super::{Client, World};
+use crate::istio::{
+    self, Delegate, Host, Protocol, Route, RouteMatch, VirtualService, full_gateway,
+};
 
 /// The VirtualServices of a world with one of them put in, replaced or taken out.
 #[derive(Debug)]

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use super::host_map::HostMap;
 use super::table::Table;
 use super::{Client, Mesh, World};
-use crate::istio::{Host, Timestamp, VirtualService};
+use crate::istio::{Host, Timestamp, VirtualService, full_gateway};
 
 /// What `gateways` calls the sidecars.
 pub const MESH: &str = "mesh";
@@ -200,18 +200,5 @@ impl World {
             .filter(|(_, kept)| kept.binding.names(host.as_str()) && !kept.is(except.0, except.1))
             .filter_map(|(_, kept)| Some((kept.turn(&client)?, kept.object)));
         named.min_by_key(|(turn, _)| *turn).map(|(_, object)| object)
-    }
-}
-
-/// A gateway's name with its namespace, as Istio completes it (`config.go` `resolveGatewayName`).
-pub fn full_gateway(gateway: &str, namespace: &str) -> String {
-    match gateway.split_once('/') {
-        _ if gateway == MESH => gateway.to_owned(),
-        Some((".", name)) => format!("{namespace}/{name}"),
-        Some(_) => gateway.to_owned(),
-        None => match gateway.split_once('.') {
-            Some((name, rest)) => format!("{}/{name}", rest.split('.').next().unwrap_or(rest)),
-            None => format!("{namespace}/{gateway}"),
-        },
     }
 }
