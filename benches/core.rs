@@ -9,7 +9,7 @@ use std::hint::black_box;
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use serde_json::{Value, json};
 use sluicegate::cluster;
-use sluicegate::istio::{Host, Written};
+use sluicegate::istio::{Host, VirtualService, Written};
 use sluicegate::policy::{Operation, Policies, Review, evaluate};
 use sluicegate::rules;
 use sluicegate::world::{EndpointSlice, Kind, Mesh, Object, Pod, Service, SliceEndpoint, World};
@@ -55,7 +55,7 @@ fn parse(c: &mut Criterion) {
         let text = object(routes, 10);
         group.throughput(Throughput::Bytes(text.len() as u64));
         group.bench_with_input(BenchmarkId::new("typed", text.len()), &text, |b, text| {
-            b.iter(|| Written::read(black_box(text)).expect("an object"));
+            b.iter(|| Written::<VirtualService>::read(black_box(text)).expect("an object"));
         });
         group.bench_with_input(BenchmarkId::new("value", text.len()), &text, |b, text| {
             b.iter(|| serde_json::from_str::<Value>(black_box(text)).expect("JSON"));
@@ -71,7 +71,7 @@ fn parse(c: &mut Criterion) {
 
 fn review(old: &str, new: &str) -> Review {
     Review {
-        operation: Operation::parse(Some(old), new),
+        operation: Operation::parse(Kind::VirtualService, Some(old), Some(new)),
         namespace: "shop".to_owned(),
         name: "reviews".to_owned(),
         user: "jane".to_owned(),
@@ -94,13 +94,7 @@ fn judge(c: &mut Criterion) {
     ] {
         let review = review(&object(routes, from), &object(routes, to));
         group.bench_function(name, |b| {
-            b.iter(|| {
-                evaluate(
-                    policies.in_force(review.object(), "shop", &world),
-                    black_box(&review),
-                    &world,
-                )
-            });
+            b.iter(|| evaluate(policies.in_force(&review, &world), black_box(&review), &world));
         });
     }
     group.finish();
@@ -129,19 +123,22 @@ fn pods(count: usize) -> (Vec<Object>, Host) {
             namespace: "shop".to_owned(),
             name: name(index),
             labels: labels(index),
-            created: None,
             is_controlled: true,
+            ..Pod::default()
         })
     }));
     objects.extend((0..count).step_by(100).map(|first| {
-        let endpoints = (first..(first + 100).min(count))
-            .map(|index| SliceEndpoint { pod: Some(name(index)), ready: true });
+        let endpoints = (first..(first + 100).min(count)).map(|index| SliceEndpoint {
+            pod: Some(name(index)),
+            ready: true,
+            ..SliceEndpoint::default()
+        });
         Object::EndpointSlice(EndpointSlice {
             namespace: "shop".to_owned(),
             name: format!("reviews-{first}"),
             service: "reviews".to_owned(),
-            is_ipv6: false,
             endpoints: endpoints.collect(),
+            ..EndpointSlice::default()
         })
     }));
     (objects, Host::resolve("reviews", "shop", "cluster.local"))

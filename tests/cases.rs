@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use sluicegate::cluster::{self, Document};
 use sluicegate::policy::{Operation, Policies, Policy, Review, Verdict, evaluate};
 use sluicegate::rules;
-use sluicegate::world::{Mesh, World};
+use sluicegate::world::{Kind, Mesh, World};
 
 /// What stands between the input and the answer of a case.
 const EXPECT: &str = "expect: |\n";
@@ -28,11 +28,12 @@ struct Case {
     /// Further objects; one of the same kind and name replaces an earlier one.
     #[serde(default)]
     cluster: Vec<Value>,
-    /// The stored object: whole, or only its `spec` (name reviews, namespace shop, hosts reviews).
+    /// The stored object: whole (VirtualService or DestinationRule), or only the `spec` of a VirtualService (name reviews,
+    /// namespace shop, hosts reviews).
     old: Option<Value>,
     /// The object to be stored, likewise.
     new: Option<Value>,
-    /// `DELETE`; otherwise the objects tell.
+    /// `DELETE`, of the old object; otherwise the objects tell.
     operation: Option<String>,
     #[serde(default)]
     user: String,
@@ -105,21 +106,30 @@ fn answer(case: Case) -> Result<Verdict, Failed> {
         cluster::world(Mesh::default(), &objects(&case.world, case.cluster)?, "shop")
     };
     let (old, new) = (case.old.map(whole), case.new.map(whole));
-    let operation = match (case.operation.as_deref(), new) {
-        (Some("DELETE"), _) => Operation::Delete,
-        (_, Some(new)) => {
-            Operation::parse(old.map(|old| old.to_string()).as_deref(), &new.to_string())
-        }
-        (_, None) => return Err("a case has a new object".into()),
+    let new = match case.operation.as_deref() {
+        None => Some(new.ok_or("a case has a new object, or `operation: DELETE`")?),
+        Some("DELETE") if new.is_none() => None,
+        Some(_) => return Err("`operation` is DELETE, and then there is no new object".into()),
     };
+    let object = new.as_ref().or(old.as_ref()).ok_or("a deletion has an old object")?;
+    let kind = match object["kind"].as_str() {
+        Some("DestinationRule") => Kind::DestinationRule,
+        _ => Kind::VirtualService,
+    };
+    let field = |field: &str| object["metadata"][field].as_str().map(str::to_owned);
+    let text = |object: &Value| object.to_string();
     let review = Review {
-        operation,
-        namespace: "shop".to_owned(),
-        name: "reviews".to_owned(),
+        namespace: field("namespace").unwrap_or_else(|| "shop".to_owned()),
+        name: field("name").unwrap_or_else(|| "reviews".to_owned()),
+        operation: Operation::parse(
+            kind,
+            old.as_ref().map(text).as_deref(),
+            new.as_ref().map(text).as_deref(),
+        ),
         user: case.user,
         dry_run: case.dry_run,
     };
-    Ok(evaluate(policies.in_force(review.object(), "shop", &world), &review, &world))
+    Ok(evaluate(policies.in_force(&review, &world), &review, &world))
 }
 
 /// The objects of the named worlds and of the case; the last one of a kind and name counts.

@@ -27,7 +27,7 @@ pub use feed::{Feed, Next};
 pub use files::{Document, FileError, load, parse};
 pub use index::{Index, Progress};
 pub use live::LiveReadError;
-pub use offline::world;
+pub use offline::{object_in, world};
 pub use read::object;
 pub use resources::{RESOURCES, Resource, resource};
 pub use watch::{Patience, WatchEnded, follow, follow_with};

@@ -20,7 +20,9 @@ const MOST_REPLICAS: i64 = 1000;
 /// An object without a namespace is in `default_namespace`. Of two with the same name the later one counts.
 pub fn world(mesh: Mesh, documents: &[Document], default_namespace: &str) -> World {
     let mut world = World::empty(mesh);
-    let mut cast = Cast::default();
+    // Files seldom hold the Nodes, and then nobody knows where the Pods are.
+    let has_nodes = documents.iter().any(|own| own.value["kind"] == Kind::Node.name());
+    let mut cast = Cast { has_nodes, ..Cast::default() };
     for document in documents {
         let mut value = document.value.clone();
         complete(&mut value, default_namespace);
@@ -30,10 +32,6 @@ pub fn world(mesh: Mesh, documents: &[Document], default_namespace: &str) -> Wor
             Some(object) => world.apply(object),
             None => {}
         }
-    }
-    // Files seldom hold the Nodes, and then nobody knows where the Pods are.
-    if world.names(Kind::Node).is_empty() {
-        world.set_unlisted(Kind::Node);
     }
     for pod in cast.stand_ins() {
         let (namespace, name) = (pod.namespace.clone(), pod.name.clone());
@@ -54,6 +52,12 @@ pub fn world(mesh: Mesh, documents: &[Document], default_namespace: &str) -> Wor
     world
 }
 
+/// Reads any object, in `default_namespace` where it names none; `None` as for [`read::object`].
+pub fn object_in(mut value: Value, default_namespace: &str) -> Option<Object> {
+    complete(&mut value, default_namespace);
+    read::object(value)
+}
+
 /// Puts the default namespace where none is written.
 fn complete(value: &mut Value, namespace: &str) {
     if value["kind"] == "Namespace" || value["kind"] == "Node" {
@@ -70,6 +74,7 @@ fn complete(value: &mut Value, namespace: &str) {
 /// Who takes part: what decides which endpoints there are.
 #[derive(Default)]
 struct Cast {
+    has_nodes: bool,
     pods: BTreeMap<(String, String), GivenPod>,
     workloads: BTreeMap<(String, String, String), Workload>,
     services: BTreeMap<(String, String), Selecting>,
@@ -266,6 +271,7 @@ impl Cast {
     fn settled(&self, mut pod: Pod) -> Pod {
         let key = (pod.namespace.clone(), pod.name.clone());
         let status = pod.status.get_or_insert_default();
+        status.node = status.node.take().filter(|_| self.has_nodes);
         status.is_ready = self.pods.get(&key).is_some_and(|own| own.is_ready);
         pod
     }

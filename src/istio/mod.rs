@@ -1,6 +1,7 @@
 //! Istio's words in our types: hosts, field paths, routes and their matches. Knows nobody else.
 
 mod condition;
+pub mod delegate;
 mod destination_rule;
 mod host;
 mod metadata;
@@ -8,18 +9,23 @@ mod path;
 mod read;
 mod service_entry;
 mod shape;
+mod traffic_policy;
 mod virtual_service;
 mod workload_entry;
 
 pub use condition::Condition;
-pub use destination_rule::{DestinationRule, DestinationRuleSpec, Subset};
+pub use destination_rule::{DestinationRule, DestinationRuleSpec, Subset, WorkloadSelector};
 pub use host::{Host, host_covers};
 pub use metadata::{Metadata, Timestamp};
 pub use path::FieldPath;
-pub use read::{ShapeError, Written};
+pub use read::{Judged, ShapeError, Written};
 pub use service_entry::{Resolution, ServiceEntry, ServiceEntryPort, ServiceEntrySpec};
-pub use virtual_service::{
-    Destination, PortSelector, Present, Protocol, Route, RouteDestination, RouteMatch, StringMatch,
-    VirtualService, VirtualServiceSpec,
+pub use traffic_policy::{
+    ConsistentHash, HttpCookie, LoadBalancer, OutlierDetection, PolicyInForce, PortTrafficPolicy,
+    TrafficPolicy,
 };
-pub use workload_entry::{WorkloadEntry, WorkloadEntrySpec, WorkloadSelector};
+pub use virtual_service::{
+    Delegate, Destination, PortSelector, Present, Protocol, Route, RouteDestination, RouteMatch,
+    StringMatch, VirtualService, VirtualServiceSpec,
+};
+pub use workload_entry::{ServiceEntrySelector, WorkloadEntry, WorkloadEntrySpec};

@@ -2,7 +2,7 @@ use serde::Deserialize;
 
 use super::metadata::Metadata;
 use super::shape::null_as_default;
-use super::workload_entry::{WorkloadEntrySpec, WorkloadSelector};
+use super::workload_entry::{ServiceEntrySelector, WorkloadEntrySpec};
 
 /// The parts of a ServiceEntry that a verdict reads.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -32,7 +32,7 @@ pub struct ServiceEntrySpec {
     #[serde(deserialize_with = "null_as_default")]
     pub endpoints: Vec<WorkloadEntrySpec>,
     /// Selects Pods and WorkloadEntries instead of listing endpoints.
-    pub workload_selector: Option<WorkloadSelector>,
+    pub workload_selector: Option<ServiceEntrySelector>,
     /// The namespaces that see it; empty means the mesh default, which is everywhere.
     #[serde(deserialize_with = "null_as_default")]
     pub export_to: Vec<String>,

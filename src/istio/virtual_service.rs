@@ -5,7 +5,7 @@ use serde::de::IgnoredAny;
 
 use super::metadata::Metadata;
 use super::path::FieldPath;
-use super::shape::{Object, null_as_default, object, objects, whole_number};
+use super::shape::{Object, null_as_default, object, objects, optional_object, whole_number};
 
 /// The parts of a VirtualService that a verdict reads; `v1`, `v1beta1` and `v1alpha3` have the same shape.
 ///
@@ -63,7 +63,27 @@ pub struct Route {
     /// Answers by itself instead of routing; HTTP only.
     pub direct_response: Option<Present>,
     /// Another VirtualService holds the routes; HTTP only.
-    pub delegate: Option<Present>,
+    #[serde(deserialize_with = "optional_object")]
+    pub delegate: Option<Delegate>,
+}
+
+/// `http[].delegate`: the VirtualService without hosts whose routes stand in this place.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
+#[serde(default)]
+pub struct Delegate {
+    /// Its name.
+    #[serde(deserialize_with = "null_as_default")]
+    pub name: String,
+    /// Its namespace; empty for the one of the object that names it.
+    #[serde(deserialize_with = "null_as_default")]
+    pub namespace: String,
+}
+
+impl Delegate {
+    /// The delegate's namespace, for an object of `namespace` that names it.
+    pub fn namespace_from<'a>(&'a self, namespace: &'a str) -> &'a str {
+        if self.namespace.is_empty() { namespace } else { &self.namespace }
+    }
 }
 
 /// A field of which only the presence counts.

@@ -92,7 +92,7 @@ impl WorkloadEntry {
 /// The labels of a `workloadSelector`.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
-pub struct WorkloadSelector {
+pub struct ServiceEntrySelector {
     /// `labels`; empty selects everything in the namespace.
     #[serde(deserialize_with = "null_as_default")]
     pub labels: BTreeMap<String, String>,

@@ -14,7 +14,7 @@ pub mod words;
 pub use change::{
     Base, Carried, Change, Class, Destination, Destinations, Flow, Movement, Share, Side, fractions,
 };
-pub use review::{Operation, Review};
+pub use review::{Operation, Review, Write};
 pub use rule::{Case, Entry, Gravity, Report, Rule, Stage};
 pub use selector::{LabelSelector, Operator, Requirement};
 pub use settings::{
@@ -61,15 +61,31 @@ pub fn evaluate(policy: &Policy, review: &Review, world: &World) -> Verdict {
 }
 
 fn decide(policy: &Policy, review: &Review, world: &World) -> Verdict {
-    let new = match &review.operation {
-        Operation::Delete | Operation::NotOurs => return Verdict::allow(Basis::NotJudged),
-        Operation::Unreadable { path, reason } => return unreadable(policy, path, reason),
-        Operation::Update { is_unchanged: true, .. } => return Verdict::allow(Basis::Unchanged),
-        Operation::Create(new) | Operation::Update { new, .. } => new.as_ref(),
-    };
-    if new.metadata.deletion_timestamp.is_some() {
+    if review.is_housekeeping() {
         return Verdict::allow(Basis::NotJudged);
     }
+    match &review.operation {
+        Operation::VirtualService(write) if write.is_unchanged() => {
+            Verdict::allow(Basis::Unchanged)
+        }
+        Operation::DestinationRule(write) if write.is_unchanged() => {
+            Verdict::allow(Basis::Unchanged)
+        }
+        Operation::VirtualService(write) => match write.written() {
+            Some(new) => decide_routes(policy, review, new, world),
+            None => Verdict::allow(Basis::NotJudged),
+        },
+        Operation::DestinationRule(_) => Verdict::allow(Basis::NotJudged),
+        Operation::Unreadable { kind: Kind::VirtualService, path, reason } => {
+            unreadable(policy, path, reason)
+        }
+        // Only a server without Istio's CRDs stores such a DestinationRule, and nobody reads it there.
+        Operation::Unreadable { .. } | Operation::NotOurs => Verdict::allow(Basis::NotJudged),
+    }
+}
+
+/// A VirtualService that is to be stored.
+fn decide_routes(policy: &Policy, review: &Review, new: &VirtualService, world: &World) -> Verdict {
     let judge = Judge { policy, review, world };
     let mut findings = judge.text(new, Stage::Broken);
     if findings.iter().any(|finding| finding.action == Action::Deny) {

@@ -158,7 +158,7 @@ impl Gate {
         let policies = self.policies.load();
         let in_force = RefCell::new((String::new(), Mode::default()));
         let verdict = self.world.judge(&|world| {
-            let policy = policies.in_force(review.object(), &review.namespace, world);
+            let policy = policies.in_force(review, world);
             in_force.replace((policy.name().to_owned(), policy.spec().mode));
             evaluate(policy, review, world)
         });

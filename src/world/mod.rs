@@ -4,10 +4,13 @@
 //! (watches, a live read, files) is not known here.
 
 mod client;
+mod delegates;
 mod destination_rules;
 mod endpoints;
 mod entries;
+mod host_map;
 mod labels;
+mod merged;
 mod mesh;
 mod nodes;
 mod pods;
@@ -20,7 +23,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 pub use client::{ANY_NAMESPACE, Client};
+pub use delegates::NoDelegate;
+pub use destination_rules::{ChangedRules, Rules};
 pub use endpoints::{EndpointGroup, Endpoints, GroupId};
+pub use merged::EffectiveRule;
 pub use mesh::Mesh;
 pub use nodes::Node;
 pub use services::{EndpointSlice, HostKind, Service, ServicePort, SliceEndpoint};
@@ -187,6 +193,7 @@ pub struct World {
     is_blank: bool,
     namespaces: BTreeMap<String, BTreeMap<String, String>>,
     virtual_services: virtual_services::VirtualServices,
+    delegates: delegates::Delegates,
     destination_rules: destination_rules::DestinationRules,
     entries: entries::Entries,
     nodes: nodes::Nodes,
@@ -227,11 +234,6 @@ impl World {
         self.listed.contains(&kind)
     }
 
-    /// Says that objects of `kind` may be there of which nobody has told.
-    pub fn set_unlisted(&mut self, kind: Kind) {
-        self.listed.remove(&kind);
-    }
-
     /// Says that all objects of `kind` have been seen.
     pub fn set_listed(&mut self, kind: Kind) {
         self.listed.insert(kind);
@@ -240,7 +242,10 @@ impl World {
     /// Puts an object in, or replaces the one of the same kind, namespace and name.
     pub fn apply(&mut self, object: Object) {
         match object {
-            Object::VirtualService(object) => self.virtual_services.apply(*object, &self.mesh),
+            Object::VirtualService(object) => {
+                self.delegates.apply(&object);
+                self.virtual_services.apply(*object, &self.mesh);
+            }
             Object::DestinationRule(object) => self.destination_rules.apply(*object, &self.mesh),
             Object::ServiceEntry(object) => {
                 self.entries.apply(*object, &mut self.labels, &mut self.nodes);
@@ -265,8 +270,11 @@ impl World {
     /// Takes an object out; one that is not there is no error. A Namespace and a Node have no namespace.
     pub fn delete(&mut self, kind: Kind, namespace: &str, name: &str) {
         match kind {
-            Kind::VirtualService => self.virtual_services.delete(namespace, name),
-            Kind::DestinationRule => self.destination_rules.delete(namespace, name),
+            Kind::VirtualService => {
+                self.delegates.delete(namespace, name);
+                self.virtual_services.delete(namespace, name);
+            }
+            Kind::DestinationRule => self.destination_rules.delete(namespace, name, &self.mesh),
             Kind::ServiceEntry => {
                 self.entries.delete(namespace, name, &mut self.labels, &mut self.nodes);
             }

@@ -156,6 +156,59 @@ fn what_stands_beside_is_world_as_if_applied_together() {
     assert_eq!(desk.run(&["check", "all.yaml"]).code(), 0);
 }
 
+fn subsets(names: &[&str]) -> String {
+    let subsets = names.iter().map(|name| format!("{{name: {name}, labels: {{version: {name}}}}}"));
+    format!(
+        "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {{name: reviews, namespace: shop}}\n\
+         spec: {{host: reviews, subsets: [{}]}}\n",
+        subsets.collect::<Vec<_>>().join(", ")
+    )
+}
+
+/// Kind, operation and whether it is admitted, of each write in the order in which they were judged.
+fn judged(answer: &Answer) -> Vec<(String, String, bool)> {
+    let json = answer.json();
+    let reviews = json["reviews"].as_array().expect("reviews");
+    let text = |value: &Value| value.as_str().expect("text").to_owned();
+    let one = |review: &Value| {
+        let allowed = review["allowed"].as_bool().expect("allowed");
+        (text(&review["object"]["kind"]), text(&review["operation"]), allowed)
+    };
+    reviews.iter().map(one).collect()
+}
+
+#[test]
+fn each_write_sees_those_before_it() {
+    let world = fs::read_to_string(WORLD).expect("the world");
+    let sequence = [split(100, 0), split(70, 30), split(40, 60), split(0, 100)].join("---\n");
+    let desk = Desk::with(&[("world.yaml", &world), ("all.yaml", &sequence)]);
+    let answer = desk.run(&["check", "--world", "world.yaml", "-o", "json", "all.yaml"]);
+    let verbs = judged(&answer).into_iter().map(|(_, verb, allowed)| (verb, allowed));
+    let update = || ("UPDATE".to_owned(), true);
+    let create = ("CREATE".to_owned(), true);
+    assert_eq!(verbs.collect::<Vec<_>>(), [create, update(), update(), update()]);
+    // In one write it is a jump.
+    let jump = [split(100, 0), split(0, 100)].join("---\n");
+    let desk = Desk::with(&[("world.yaml", &world), ("all.yaml", &jump)]);
+    assert_eq!(desk.run(&["check", "--world", "world.yaml", "all.yaml"]).code(), 1);
+}
+
+#[test]
+fn a_new_destination_rule_comes_before_what_names_it() {
+    let world = fs::read_to_string(WORLD).expect("the world");
+    let (before, rest) =
+        world.split_once("---\napiVersion: networking.istio.io/v1").expect("a rule");
+    let rest = rest.split_once("---\n").expect("more").1;
+    let desk = Desk::with(&[
+        ("world.yaml", &format!("{before}---\n{rest}")),
+        ("all.yaml", &format!("{}---\n{}", split(90, 10), subsets(&["v1", "v2"]))),
+    ]);
+    let answer = desk.run(&["check", "--world", "world.yaml", "-o", "json", "all.yaml"]);
+    assert_eq!(answer.code(), 0, "{}", answer.out());
+    let kinds = judged(&answer).into_iter().map(|(kind, _, _)| kind).collect::<Vec<_>>();
+    assert_eq!(kinds, ["DestinationRule", "VirtualService"]);
+}
+
 #[test]
 fn standard_input_lists_and_json_are_read() {
     let desk = Desk::with(&[("old.yaml", &split(99, 1))]);

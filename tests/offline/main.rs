@@ -2,5 +2,6 @@
 //! command line.
 
 mod check;
+mod destination_rules;
 mod house;
 mod properties;
