@@ -54,6 +54,21 @@ pub fn host_covers(pattern: &str, host: &str) -> bool {
     }
 }
 
+/// A gateway's name with its namespace; `mesh` stays what it is.
+///
+/// Source: `pilot/pkg/model/config.go` `ResolveGatewayName`.
+pub fn full_gateway(gateway: &str, namespace: &str) -> String {
+    match gateway.split_once('/') {
+        _ if gateway == "mesh" => gateway.to_owned(),
+        Some((".", name)) => format!("{namespace}/{name}"),
+        Some(_) => gateway.to_owned(),
+        None => match gateway.split_once('.') {
+            Some((name, rest)) => format!("{}/{name}", rest.split('.').next().unwrap_or(rest)),
+            None => format!("{namespace}/{gateway}"),
+        },
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

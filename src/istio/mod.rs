@@ -12,9 +12,9 @@ mod shape;
 mod traffic_policy;
 mod virtual_service;
 
-pub use condition::Condition;
+pub use condition::{Arrival, Condition, ConditionIndex, Reading};
 pub use destination_rule::{DestinationRule, DestinationRuleSpec, Subset, WorkloadSelector};
-pub use host::{Host, host_covers};
+pub use host::{Host, full_gateway, host_covers};
 pub use metadata::{Metadata, Timestamp};
 pub use path::FieldPath;
 pub use read::{Judged, ShapeError, Written};

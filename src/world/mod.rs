@@ -27,7 +27,6 @@ pub use endpoints::{EndpointGroup, Endpoints, GroupId};
 pub use merged::EffectiveRule;
 pub use mesh::Mesh;
 pub use services::{EndpointSlice, HostKind, Service, ServicePort, SliceEndpoint};
-pub use virtual_services::full_gateway;
 pub use workloads::{Age, Workload};
 
 use crate::istio::{DestinationRule, ServiceEntry, Timestamp, VirtualService};

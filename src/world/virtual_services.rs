@@ -2,7 +2,7 @@ use std::collections::HashMap;
 
 use super::table::Table;
 use super::{Mesh, World};
-use crate::istio::{Host, VirtualService};
+use crate::istio::{Host, VirtualService, full_gateway};
 
 /// VirtualServices, also by host.
 #[derive(Debug, Default)]
@@ -87,18 +87,5 @@ impl World {
                 || object.spec.export_to.iter().any(|to| to == "*");
             (is_public, metadata.creation_timestamp, &metadata.name, &metadata.namespace)
         })
-    }
-}
-
-/// A gateway's name with its namespace, as Istio completes it (`config.go` `ResolveGatewayName`).
-pub fn full_gateway(gateway: &str, namespace: &str) -> String {
-    match gateway.split_once('/') {
-        _ if gateway == "mesh" => gateway.to_owned(),
-        Some((".", name)) => format!("{namespace}/{name}"),
-        Some(_) => gateway.to_owned(),
-        None => match gateway.split_once('.') {
-            Some((name, rest)) => format!("{}/{name}", rest.split('.').next().unwrap_or(rest)),
-            None => format!("{namespace}/{gateway}"),
-        },
     }
 }

@@ -1,9 +1,9 @@
 use super::Base;
 use super::destinations::{Context, Destinations};
 use super::table::RouteTable;
-use crate::istio::{Host, Protocol, VirtualService};
+use crate::istio::{Host, Protocol, VirtualService, full_gateway};
 use crate::policy::review::Review;
-use crate::world::{HostKind, World, full_gateway};
+use crate::world::{HostKind, World};
 
 /// Requests that one thing decided about before the write.
 #[derive(Debug)]
