@@ -123,19 +123,22 @@ fn pods(count: usize) -> (Vec<Object>, Host) {
             namespace: "shop".to_owned(),
             name: name(index),
             labels: labels(index),
-            created: None,
             is_controlled: true,
+            ..Pod::default()
         })
     }));
     objects.extend((0..count).step_by(100).map(|first| {
-        let endpoints = (first..(first + 100).min(count))
-            .map(|index| SliceEndpoint { pod: Some(name(index)), ready: true });
+        let endpoints = (first..(first + 100).min(count)).map(|index| SliceEndpoint {
+            pod: Some(name(index)),
+            ready: true,
+            ..SliceEndpoint::default()
+        });
         Object::EndpointSlice(EndpointSlice {
             namespace: "shop".to_owned(),
             name: format!("reviews-{first}"),
             service: "reviews".to_owned(),
-            is_ipv6: false,
             endpoints: endpoints.collect(),
+            ..EndpointSlice::default()
         })
     }));
     (objects, Host::resolve("reviews", "shop", "cluster.local"))

@@ -16,6 +16,11 @@ impl Host {
         Self(format!("{host}.{namespace}.svc.{domain}"))
     }
 
+    /// A name that Istio takes as it is.
+    pub fn literal(host: &str) -> Self {
+        Self(host.to_owned())
+    }
+
     /// The completed name.
     pub fn as_str(&self) -> &str {
         &self.0

@@ -36,6 +36,9 @@ pub struct Metadata {
     /// `metadata.labels`.
     #[serde(deserialize_with = "null_as_default")]
     pub labels: BTreeMap<String, String>,
+    /// Those of `metadata.annotations` that mean something here; the others may be large.
+    #[serde(deserialize_with = "null_as_default")]
+    pub(super) annotations: Annotations,
     /// `metadata.creationTimestamp`.
     #[serde(deserialize_with = "lenient_time")]
     pub creation_timestamp: Option<Timestamp>,
@@ -45,6 +48,14 @@ pub struct Metadata {
     /// Who wrote which fields, and when.
     #[serde(deserialize_with = "null_as_default")]
     managed_fields: Vec<ManagedFields>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Annotations {
+    /// Set to `true`, a WorkloadEntry is unhealthy until its condition says otherwise.
+    #[serde(rename = "proxy.istio.io/health-checks-enabled", deserialize_with = "null_as_default")]
+    pub(super) has_health_checks: String,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]

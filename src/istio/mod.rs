@@ -11,6 +11,7 @@ mod service_entry;
 mod shape;
 mod traffic_policy;
 mod virtual_service;
+mod workload_entry;
 
 pub use condition::{Arrival, Condition, ConditionIndex, Reading};
 pub use destination_rule::{DestinationRule, DestinationRuleSpec, Subset, WorkloadSelector};
@@ -18,9 +19,7 @@ pub use host::{Host, full_gateway, host_covers};
 pub use metadata::{Metadata, Timestamp};
 pub use path::FieldPath;
 pub use read::{Judged, ShapeError, Written};
-pub use service_entry::{
-    Resolution, ServiceEntry, ServiceEntryEndpoint, ServiceEntryPort, ServiceEntrySpec,
-};
+pub use service_entry::{Resolution, ServiceEntry, ServiceEntryPort, ServiceEntrySpec};
 pub use traffic_policy::{
     ConsistentHash, HttpCookie, LoadBalancer, OutlierDetection, PolicyInForce, PortTrafficPolicy,
     TrafficPolicy,
@@ -29,3 +28,4 @@ pub use virtual_service::{
     Delegate, Destination, PortSelector, Present, Protocol, Route, RouteDestination, RouteMatch,
     StringMatch, VirtualService, VirtualServiceSpec,
 };
+pub use workload_entry::{ServiceEntrySelector, WorkloadEntry, WorkloadEntrySpec};

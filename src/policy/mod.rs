@@ -30,10 +30,11 @@ use crate::istio::{DestinationRule, VirtualService};
 use crate::world::{Kind, World};
 
 /// The kinds that tell what a destination is and who is stable, whichever rules are in force.
-const EVIDENCE: [Kind; 10] = [
+const EVIDENCE: [Kind; 11] = [
     Kind::VirtualService,
     Kind::DestinationRule,
     Kind::ServiceEntry,
+    Kind::WorkloadEntry,
     Kind::Service,
     Kind::EndpointSlice,
     Kind::Pod,

@@ -44,21 +44,24 @@ impl Rule for SubsetReady {
                 continue;
             };
             let known = endpoints.groups.iter().map(|group| group.ready).sum::<u32>();
-            let ready = if wanted.is_empty() { endpoints.ready() } else { known };
-            if ready >= self.min_ready {
+            // What nobody has seen yet may be what the subset selects.
+            if known + endpoints.unknown_ready >= self.min_ready {
                 continue;
             }
+            let ready = known + endpoints.unknown_ready;
             let Some(HostKind::Service(service)) = case.world.host(&destination.host) else {
                 continue;
             };
+            let port = carried.written.destination.port.number;
+            if port.is_some_and(|port| service.ports.iter().all(|own| own.number != port)) {
+                // A port that nobody has is another rule's finding.
+                continue;
+            }
             let found = Found::of(case, destination, service, wanted);
             // Pods that were never made are absent, as in a dry run of everything; Pods with the wrong label are not.
             let is_absent =
                 endpoints.unready() == 0 && found.meant.is_none() && found.unselected == 0;
             let gravity = if is_absent { case.if_absent(carried.gravity) } else { carried.gravity };
-            // Slices without their Pods: nobody can say what the subset selects.
-            let is_unknown = endpoints.groups.is_empty() && endpoints.unknown_ready > 0;
-            let gravity = if is_unknown { Gravity::WarnOnly } else { gravity };
             let message = message(
                 &carried,
                 destination,

@@ -78,13 +78,11 @@ fn added<'a>(
         return Audience { base, is_appended: gateway != "mesh", object };
     }
     // Outside the mesh nobody serves a Service's host without a VirtualService.
-    let is_served = gateway == "mesh"
-        && matches!(world.host(host), Some(HostKind::Service(_) | HostKind::ServiceEntry(_)));
-    Audience {
-        base: if is_served { Base::Plain(host.clone()) } else { Base::Nothing },
-        is_appended: false,
-        object: None,
-    }
+    let plain = world.plain_host(host).filter(|plain| {
+        gateway == "mesh"
+            && matches!(world.host(plain), Some(HostKind::Service(_) | HostKind::ServiceEntry(_)))
+    });
+    Audience { base: plain.map_or(Base::Nothing, Base::Plain), is_appended: false, object: None }
 }
 
 impl Audience<'_> {

@@ -13,6 +13,8 @@ pub struct Destination {
     pub host: Host,
     /// The subset as written; empty for all endpoints of the host.
     pub subset: String,
+    /// The port of the entry that named it first; `None` where that named none.
+    port: Option<i64>,
     /// As messages say it: `reviews/v2`.
     pub label: String,
     /// The labels that it selects by, empty for all; `None` where no DestinationRule in force for any client defines the subset.
@@ -94,17 +96,30 @@ impl Destinations {
         context: &Context<'_>,
     ) -> usize {
         let host = Host::resolve(&written.host, namespace, &context.world.mesh().domain);
-        self.add_resolved(host, &written.subset, context)
+        self.add_on_port(host, &written.subset, written.port.number, context)
     }
 
+    /// The number of a destination on whichever port of `host`.
     pub(super) fn add_resolved(
         &mut self,
         host: Host,
         subset: &str,
         context: &Context<'_>,
     ) -> usize {
-        if let Some(at) =
-            self.0.iter().position(|known| known.host == host && known.subset == subset)
+        self.add_on_port(host, subset, None, context)
+    }
+
+    fn add_on_port(
+        &mut self,
+        host: Host,
+        subset: &str,
+        port: Option<i64>,
+        context: &Context<'_>,
+    ) -> usize {
+        if let Some(at) = self
+            .0
+            .iter()
+            .position(|known| known.host == host && known.subset == subset && known.port == port)
         {
             return at;
         }
@@ -117,12 +132,22 @@ impl Destinations {
             let seen = clients.iter().find_map(|client| world.subset(&host, subset, client));
             seen.map(|subset| subset.labels.clone())
         };
-        if let Some(labels) = &labels {
-            let same =
-                |known: &Destination| known.host == host && known.labels.as_ref() == Some(labels);
-            if let Some(at) = self.0.iter().position(same) {
-                return at;
-            }
+        let endpoints = match &labels {
+            Some(labels) if !is_blind => world.selected(&host, labels, port),
+            _ => None,
+        };
+        let same = |known: &Destination| {
+            known.host == host
+                && match &labels {
+                    // Another port of the same Pods is the same destination; where fewer of them serve it, it is not.
+                    Some(labels) => {
+                        known.labels.as_ref() == Some(labels) && known.endpoints == endpoints
+                    }
+                    None => known.labels.is_none() && known.subset == subset,
+                }
+        };
+        if let Some(at) = self.0.iter().position(same) {
+            return at;
         }
         let domain = &world.mesh().domain;
         let short = host.short(namespace, domain);
@@ -136,11 +161,9 @@ impl Destinations {
         let version = if subset.is_empty() { names::version(name) } else { names::version(subset) };
         let by_label = || labels.as_ref()?.get("version").and_then(|value| names::version(value));
         let version = version.or_else(by_label);
-        let (endpoints, age) = match &labels {
-            Some(labels) if !is_blind => {
-                (world.selected(&host, labels, None), world.age(&host, labels))
-            }
-            _ => (None, Age::default()),
+        let age = match &labels {
+            Some(labels) if !is_blind => world.age(&host, labels),
+            _ => Age::default(),
         };
         let may_look = !is_blind && !world.is_blank();
         let is_missing = may_look && (labels.is_none() || world.host(&host).is_none());
@@ -148,6 +171,7 @@ impl Destinations {
             host,
             is_missing,
             subset: subset.to_owned(),
+            port,
             label,
             labels,
             endpoints,
