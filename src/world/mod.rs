@@ -15,6 +15,7 @@ mod merged;
 mod mesh;
 mod nodes;
 mod pods;
+mod references;
 mod routing;
 mod services;
 mod table;
@@ -205,6 +206,7 @@ pub struct World {
     namespaces: BTreeMap<String, BTreeMap<String, String>>,
     virtual_services: virtual_services::VirtualServices,
     delegates: delegates::Delegates,
+    references: references::References,
     destination_rules: destination_rules::DestinationRules,
     entries: entries::Entries,
     nodes: nodes::Nodes,
@@ -256,6 +258,7 @@ impl World {
         match object {
             Object::VirtualService(object) => {
                 self.delegates.apply(&object);
+                self.references.apply(&object, &self.mesh);
                 self.virtual_services.apply(*object, &self.mesh);
             }
             Object::DestinationRule(object) => self.destination_rules.apply(*object, &self.mesh),
@@ -291,6 +294,7 @@ impl World {
         match kind {
             Kind::VirtualService => {
                 self.delegates.delete(namespace, name);
+                self.references.delete(namespace, name);
                 self.virtual_services.delete(namespace, name);
             }
             Kind::DestinationRule => self.destination_rules.delete(namespace, name, &self.mesh),
