@@ -61,6 +61,6 @@ impl World {
     /// Whether any Pod of `namespace` carries all of `labels`.
     pub fn has_pods(&self, namespace: &str, labels: &BTreeMap<String, String>) -> bool {
         let Some(query) = self.labels.query(labels.iter()) else { return false };
-        self.pods.count(namespace, |set| self.labels.satisfies(set, &query)) > 0
+        self.pods.of_namespace(namespace).any(|pod| self.labels.satisfies(pod.labels, &query))
     }
 }
