@@ -53,10 +53,13 @@ fn in_force(routing: Routing<'_>, client: &Client) -> String {
     names(routing.in_force(&host("reviews"), client, Protocol::Http, Some(80)))
 }
 
+/// Namespaces, and what their clients see.
+type Views<'a> = &'a [(&'a str, &'a str)];
+
 #[test]
 fn a_sidecar_uses_the_first_that_leaves_a_route() {
     let only = |conditions: Value| json!({"http": [{"match": [conditions], "route": [{"destination": {"host": "a"}}]}]});
-    let cases: &[(&str, Vec<VirtualService>, &[(&str, &str)])] = &[
+    let cases: &[(&str, Vec<VirtualService>, Views<'_>)] = &[
         (
             "the oldest of the public ones",
             vec![
