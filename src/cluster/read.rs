@@ -6,7 +6,9 @@ use serde_json::Value;
 
 use super::repair;
 use super::resources::kind_of;
-use crate::istio::{DestinationRule, ServiceEntry, Timestamp, VirtualService, WorkloadEntry};
+use crate::istio::{
+    DestinationRule, Gateway, ServiceEntry, Timestamp, VirtualService, WorkloadEntry,
+};
 use crate::world::{
     EndpointSlice, Kind, Namespace, Node, Object, Pod, PodStatus, Service, ServicePort,
     SliceEndpoint, Workload,
@@ -52,6 +54,7 @@ fn of_kind(kind: Kind, source: Source<'_>) -> Option<Object> {
         }
         Kind::ServiceEntry => Object::ServiceEntry(Box::new(source.read::<ServiceEntry>())),
         Kind::WorkloadEntry => Object::WorkloadEntry(Box::new(source.read::<WorkloadEntry>())),
+        Kind::Gateway => Object::Gateway(Box::new(source.read::<Gateway>())),
         Kind::Service => Object::Service(source.read::<RawService>().into()),
         Kind::EndpointSlice => Object::EndpointSlice(source.read::<RawSlice>().into()),
         Kind::Pod => Object::Pod(source.read::<RawPod>().into()),
@@ -77,6 +80,7 @@ pub(super) fn name(object: &Object) -> (&str, &str) {
         Object::DestinationRule(object) => (&object.metadata.namespace, &object.metadata.name),
         Object::ServiceEntry(object) => (&object.metadata.namespace, &object.metadata.name),
         Object::WorkloadEntry(object) => (&object.metadata.namespace, &object.metadata.name),
+        Object::Gateway(object) => (&object.metadata.namespace, &object.metadata.name),
         Object::Service(object) => (&object.namespace, &object.name),
         Object::EndpointSlice(object) => (&object.namespace, &object.name),
         Object::Pod(object) => (&object.namespace, &object.name),

@@ -30,6 +30,7 @@ pub const RESOURCES: [Resource; Kind::ALL.len()] = [
     istio(Kind::DestinationRule, "destinationrules"),
     istio(Kind::ServiceEntry, "serviceentries"),
     istio(Kind::WorkloadEntry, "workloadentries"),
+    istio(Kind::Gateway, "gateways"),
     built_in(Kind::Service, "", "services"),
     built_in(Kind::EndpointSlice, "discovery.k8s.io", "endpointslices"),
     built_in(Kind::Pod, "", "pods"),

@@ -67,6 +67,20 @@ impl WorkloadSelector {
 }
 
 impl DestinationRule {
+    /// Whether it still says all that `old` said of who finds which subset: it is for the same clients and host, and has every
+    /// subset of `old` with the same labels.
+    pub fn keeps(&self, old: &Self) -> bool {
+        let (own, was) = (&self.spec, &old.spec);
+        let has = |subset: &Subset| {
+            own.subsets.iter().find(|own| own.name == subset.name).map(|own| &own.labels)
+                == Some(&subset.labels)
+        };
+        own.host == was.host
+            && own.export_to == was.export_to
+            && own.workload_selector == was.workload_selector
+            && was.subsets.iter().all(has)
+    }
+
     /// Whether `exportTo` lets clients in `namespace` use it; those with a selector are for their own namespace only.
     pub fn is_exported_to(&self, namespace: &str) -> bool {
         let own = namespace == self.metadata.namespace;

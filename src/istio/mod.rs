@@ -3,6 +3,7 @@
 mod condition;
 pub mod delegate;
 mod destination_rule;
+mod gateway;
 mod host;
 mod metadata;
 mod path;
@@ -15,6 +16,7 @@ mod workload_entry;
 
 pub use condition::{Arrival, Condition, ConditionIndex, Reading};
 pub use destination_rule::{DestinationRule, DestinationRuleSpec, Subset, WorkloadSelector};
+pub use gateway::{Gateway, GatewaySpec, Server, narrower_host};
 pub use host::{Host, full_gateway, host_covers};
 pub use metadata::{Metadata, Timestamp};
 pub use path::FieldPath;

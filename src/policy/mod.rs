@@ -4,6 +4,7 @@
 
 mod change;
 mod names;
+mod redefinition;
 mod review;
 mod rule;
 mod selector;
@@ -14,8 +15,9 @@ pub mod words;
 pub use change::{
     Base, Carried, Change, Class, Destination, Destinations, Flow, Movement, Share, Side, fractions,
 };
+pub use redefinition::{Redefinition, Selection, Use};
 pub use review::{Operation, Review, Write};
-pub use rule::{Case, Entry, Gravity, Report, Rule, Stage};
+pub use rule::{Case, Definition, Entry, Gravity, Report, Rule, Stage};
 pub use selector::{LabelSelector, Operator, Requirement};
 pub use settings::{
     DryRun, Mode, Policies, Policy, PolicyError, PolicyMatch, PolicySpec, Roles, Step,
@@ -24,7 +26,7 @@ pub use verdict::{Action, Basis, Finding, Reference, Verdict};
 
 use self::rule::Reported;
 use self::settings::ActiveRule;
-use crate::istio::VirtualService;
+use crate::istio::{DestinationRule, VirtualService};
 use crate::world::{Kind, World};
 
 /// The kinds that tell what a destination is and who is stable, whichever rules are in force.
@@ -75,7 +77,7 @@ fn decide(policy: &Policy, review: &Review, world: &World) -> Verdict {
             Some(new) => decide_routes(policy, review, new, world),
             None => Verdict::allow(Basis::NotJudged),
         },
-        Operation::DestinationRule(_) => Verdict::allow(Basis::NotJudged),
+        Operation::DestinationRule(write) => decide_definition(policy, review, write, world),
         Operation::Unreadable { kind: Kind::VirtualService, path, reason } => {
             unreadable(policy, path, reason)
         }
@@ -118,6 +120,46 @@ fn decide_routes(policy: &Policy, review: &Review, new: &VirtualService, world: 
             findings,
         );
     }
+    Verdict::of(Basis::Rules, findings)
+}
+
+/// A DestinationRule that comes, changes or goes.
+fn decide_definition(
+    policy: &Policy,
+    review: &Review,
+    write: &Write<DestinationRule>,
+    world: &World,
+) -> Verdict {
+    if world.is_blank() {
+        return Verdict::allow(Basis::Text);
+    }
+    let missing = EVIDENCE.into_iter().filter(|&kind| !world.knows(kind)).collect::<Vec<_>>();
+    if !missing.is_empty() {
+        let adds = write.stored().zip(write.written()).is_some_and(|(old, new)| new.keeps(old));
+        return if adds { Verdict::allow(Basis::Text) } else { Verdict::undecided(missing) };
+    }
+    let (namespace, name) = (review.namespace.as_str(), review.name.as_str());
+    // What the API server says is stored now counts, also where the watch has not brought it yet.
+    let before = world.with_destination_rule(write.stored(), namespace, name);
+    let after = world.with_destination_rule(write.written(), namespace, name);
+    let redefinition = Redefinition::of(
+        review,
+        (write.stored(), write.written()),
+        (before.rules(), after.rules()),
+        policy,
+        world,
+    );
+    let case = Definition { review, redefinition: &redefinition, world, policy };
+    let mut found = Vec::new();
+    let asked = policy
+        .rules
+        .iter()
+        .filter(|rule| rule.entry.stage == Stage::Definition && rule.action != Action::Off);
+    for rule in asked {
+        rule.check
+            .check_definition(&case, &mut Report::new(rule.entry.id, rule.action, &mut found));
+    }
+    let findings = found.into_iter().map(|reported| reported.finding).collect();
     Verdict::of(Basis::Rules, findings)
 }
 

@@ -2,6 +2,7 @@ use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 
 use super::change::Change;
+use super::redefinition::Redefinition;
 use super::review::Review;
 use super::settings::Policy;
 use super::verdict::{Action, Finding, Reference};
@@ -21,8 +22,11 @@ pub trait Rule: Default + DeserializeOwned + JsonSchema + Send + Sync + 'static 
     /// The kinds that it looks up.
     const READS: &'static [Kind] = &[];
 
-    /// Reports what is wrong with `case.object`.
-    fn check(&self, case: &Case<'_>, report: &mut Report<'_>);
+    /// Reports what is wrong with `case.object`, a VirtualService.
+    fn check(&self, _case: &Case<'_>, _report: &mut Report<'_>) {}
+
+    /// Reports what is wrong with a write of a DestinationRule; asked of [`Stage::Definition`] only.
+    fn check_definition(&self, _case: &Definition<'_>, _report: &mut Report<'_>) {}
 }
 
 /// When a rule is asked.
@@ -34,6 +38,8 @@ pub enum Stage {
     Text,
     /// It compares traffic before and after, and looks things up.
     Traffic,
+    /// It judges DestinationRules by those who send requests to their subsets.
+    Definition,
 }
 
 /// What a rule looks at.
@@ -45,6 +51,19 @@ pub struct Case<'a> {
     pub object: &'a VirtualService,
     /// How the write moves traffic; `None` while only text is judged.
     pub change: Option<&'a Change>,
+    /// What the cluster holds.
+    pub world: &'a World,
+    /// The policy in force.
+    pub policy: &'a Policy,
+}
+
+/// What a rule for DestinationRules looks at.
+#[derive(Debug, Clone, Copy)]
+pub struct Definition<'a> {
+    /// The write.
+    pub review: &'a Review,
+    /// What it does to those who use the subsets.
+    pub redefinition: &'a Redefinition<'a>,
     /// What the cluster holds.
     pub world: &'a World,
     /// The policy in force.
@@ -203,10 +222,15 @@ impl Entry {
 /// A rule behind a pointer.
 pub(super) trait Check: Send + Sync {
     fn check(&self, case: &Case<'_>, report: &mut Report<'_>);
+    fn check_definition(&self, case: &Definition<'_>, report: &mut Report<'_>);
 }
 
 impl<R: Rule> Check for R {
     fn check(&self, case: &Case<'_>, report: &mut Report<'_>) {
         Rule::check(self, case, report);
+    }
+
+    fn check_definition(&self, case: &Definition<'_>, report: &mut Report<'_>) {
+        Rule::check_definition(self, case, report);
     }
 }

@@ -5,6 +5,7 @@ mod destination_exists;
 mod route_reachable;
 mod structure;
 mod subset_defined;
+mod subset_in_use;
 mod subset_ready;
 mod weight_sum;
 
@@ -17,6 +18,7 @@ pub static ALL: &[Entry] = &[
     Entry::of::<canary_step::CanaryStep>(),
     Entry::of::<subset_defined::SubsetDefined>(),
     Entry::of::<subset_ready::SubsetReady>(),
+    Entry::of::<subset_in_use::SubsetInUse>(),
     Entry::of::<destination_exists::DestinationExists>(),
     Entry::of::<route_reachable::RouteReachable>(),
 ];

@@ -128,6 +128,11 @@ impl LabelSets {
         self.pairs(set).find(|(own, _)| *own == key).map(|(_, value)| value)
     }
 
+    /// The labels of a set as Kubernetes writes them.
+    pub(super) fn map(&self, set: SetId) -> BTreeMap<String, String> {
+        self.pairs(set).map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
+    }
+
     /// What to look for in a set to find all of `labels`; `None` where no set holds one of them.
     pub(super) fn query<'a>(
         &self,

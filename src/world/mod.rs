@@ -8,12 +8,15 @@ mod delegates;
 mod destination_rules;
 mod endpoints;
 mod entries;
+mod gateways;
 mod host_map;
 mod labels;
 mod merged;
 mod mesh;
 mod nodes;
 mod pods;
+mod references;
+mod routing;
 mod services;
 mod table;
 mod virtual_services;
@@ -29,10 +32,14 @@ pub use endpoints::{EndpointGroup, Endpoints, GroupId, LabelledCount};
 pub use merged::EffectiveRule;
 pub use mesh::Mesh;
 pub use nodes::Node;
+pub use routing::{ChangedRouting, Routing};
 pub use services::{EndpointSlice, HostKind, Service, ServicePort, SliceEndpoint};
+pub use virtual_services::MESH;
 pub use workloads::{Age, Workload};
 
-use crate::istio::{DestinationRule, ServiceEntry, Timestamp, VirtualService, WorkloadEntry};
+use crate::istio::{
+    DestinationRule, Gateway, ServiceEntry, Timestamp, VirtualService, WorkloadEntry,
+};
 
 /// The kinds of objects that the world is made of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -45,6 +52,8 @@ pub enum Kind {
     ServiceEntry,
     /// `networking.istio.io` WorkloadEntry.
     WorkloadEntry,
+    /// `networking.istio.io` Gateway.
+    Gateway,
     /// `v1` Service.
     Service,
     /// `discovery.k8s.io` EndpointSlice.
@@ -67,11 +76,12 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::VirtualService,
         Self::DestinationRule,
         Self::ServiceEntry,
         Self::WorkloadEntry,
+        Self::Gateway,
         Self::Service,
         Self::EndpointSlice,
         Self::Pod,
@@ -90,6 +100,7 @@ impl Kind {
             Self::DestinationRule => "DestinationRule",
             Self::ServiceEntry => "ServiceEntry",
             Self::WorkloadEntry => "WorkloadEntry",
+            Self::Gateway => "Gateway",
             Self::Service => "Service",
             Self::EndpointSlice => "EndpointSlice",
             Self::Pod => "Pod",
@@ -114,6 +125,8 @@ pub enum Object {
     ServiceEntry(Box<ServiceEntry>),
     /// See [`WorkloadEntry`].
     WorkloadEntry(Box<WorkloadEntry>),
+    /// See [`Gateway`].
+    Gateway(Box<Gateway>),
     /// See [`Service`].
     Service(Service),
     /// See [`EndpointSlice`].
@@ -193,9 +206,11 @@ pub struct World {
     namespaces: BTreeMap<String, BTreeMap<String, String>>,
     virtual_services: virtual_services::VirtualServices,
     delegates: delegates::Delegates,
+    references: references::References,
     destination_rules: destination_rules::DestinationRules,
     entries: entries::Entries,
     nodes: nodes::Nodes,
+    gateways: gateways::Gateways,
     services: services::Services,
     labels: labels::LabelSets,
     pods: pods::Pods,
@@ -243,6 +258,7 @@ impl World {
         match object {
             Object::VirtualService(object) => {
                 self.delegates.apply(&object);
+                self.references.apply(&object, &self.mesh);
                 self.virtual_services.apply(*object, &self.mesh);
             }
             Object::DestinationRule(object) => self.destination_rules.apply(*object, &self.mesh),
@@ -253,8 +269,15 @@ impl World {
                 self.entries.apply_workload(&object, &mut self.labels, &mut self.nodes);
             }
             Object::Service(object) => self.services.apply(object),
+            Object::Gateway(object) => {
+                let (pods, labels) = (&self.pods, &self.labels);
+                let all = pods.iter().map(|(namespace, set)| (namespace, labels.map(set)));
+                self.gateways.apply(*object, all);
+            }
             Object::EndpointSlice(object) => self.services.apply_slice(object, &mut self.pods),
             Object::Pod(object) => {
+                self.leave_gateways(&object.namespace, &object.name);
+                self.gateways.add_pod(&object.namespace, &object.labels);
                 self.pods.apply(&object, &mut self.labels, &mut self.nodes);
                 self.workloads.apply_pod(object, &mut self.labels);
             }
@@ -271,18 +294,21 @@ impl World {
         match kind {
             Kind::VirtualService => {
                 self.delegates.delete(namespace, name);
+                self.references.delete(namespace, name);
                 self.virtual_services.delete(namespace, name);
             }
             Kind::DestinationRule => self.destination_rules.delete(namespace, name, &self.mesh),
             Kind::ServiceEntry => {
                 self.entries.delete(namespace, name, &mut self.labels, &mut self.nodes);
             }
+            Kind::Gateway => self.gateways.delete(namespace, name),
             Kind::WorkloadEntry => {
                 self.entries.delete_workload(namespace, name, &mut self.labels, &mut self.nodes);
             }
             Kind::Service => self.services.delete(namespace, name),
             Kind::EndpointSlice => self.services.delete_slice(namespace, name, &mut self.pods),
             Kind::Pod => {
+                self.leave_gateways(namespace, name);
                 self.pods.delete(namespace, name, &mut self.labels, &mut self.nodes);
                 self.workloads.delete(kind, namespace, name, &mut self.labels);
             }
@@ -301,6 +327,7 @@ impl World {
             Kind::DestinationRule => self.destination_rules.names(),
             Kind::ServiceEntry => self.entries.names(),
             Kind::WorkloadEntry => self.entries.workload_names(),
+            Kind::Gateway => self.gateways.names(),
             Kind::Service => self.services.names(),
             Kind::EndpointSlice => self.services.slice_names(),
             Kind::Pod => self.pods.names(),
@@ -311,6 +338,16 @@ impl World {
             Kind::Deployment | Kind::ReplicaSet | Kind::StatefulSet | Kind::DaemonSet => {
                 self.workloads.names(kind)
             }
+        }
+    }
+
+    /// What the Gateways know of a Pod is no more.
+    fn leave_gateways(&mut self, namespace: &str, name: &str) {
+        if self.gateways.select_nothing() {
+            return;
+        }
+        if let Some(set) = self.pods.find(namespace, name) {
+            self.gateways.remove_pod(namespace, &self.labels.map(set));
         }
     }
 

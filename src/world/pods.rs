@@ -261,6 +261,20 @@ impl Pods {
         self.names.of_namespace(namespace).filter_map(|(_, &slot)| self.seen(slot))
     }
 
+    /// The labels of a Pod that is known.
+    pub(super) fn find(&self, namespace: &str, name: &str) -> Option<SetId> {
+        self.slots[self.names.get(namespace, name)?.0 as usize].labels
+    }
+
+    /// Namespace and labels of every Pod that is known.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&str, SetId)> {
+        let all = self
+            .names
+            .namespaces()
+            .flat_map(|(namespace, pods)| pods.values().map(move |&slot| (namespace, slot)));
+        all.filter_map(|(namespace, slot)| Some((namespace, self.slots[slot.0 as usize].labels?)))
+    }
+
     pub(super) fn names(&self) -> Vec<(String, String)> {
         let known = |(namespace, name): &(String, String)| {
             self.names.get(namespace, name).is_some_and(|&slot| self.seen(slot).is_some())

@@ -5,3 +5,4 @@ mod check;
 mod destination_rules;
 mod house;
 mod properties;
+mod virtual_services;

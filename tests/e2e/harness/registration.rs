@@ -40,7 +40,7 @@ impl Registration {
                     "apiGroups": ["networking.istio.io"],
                     "apiVersions": ["v1"],
                     "operations": ["CREATE", "UPDATE", "DELETE"],
-                    "resources": ["virtualservices"],
+                    "resources": ["virtualservices", "destinationrules"],
                     "scope": "Namespaced",
                 }],
                 "namespaceSelector": { "matchLabels": { GATE_LABEL: label } },

@@ -1,0 +1,271 @@
+//! What a write of a DestinationRule does to those who send requests to its subsets, although no VirtualService changes.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use super::change::{clients_of, fractions};
+use super::review::Review;
+use super::rule::Gravity;
+use super::settings::Policy;
+use crate::istio::{Condition, DestinationRule, FieldPath, Host, Protocol, VirtualService};
+use crate::world::{ANY_NAMESPACE, Client, Endpoints, Rules, World};
+
+/// A share of a route that some clients send somewhere else, or nowhere, after the write.
+#[derive(Debug)]
+pub struct Use<'a> {
+    /// Whose route it is.
+    pub object: &'a VirtualService,
+    /// The route.
+    pub route: (Protocol, usize),
+    /// The destination's host.
+    pub host: Host,
+    /// The destination's subset.
+    pub subset: &'a str,
+    /// The part of the route's requests, from 0 to 1.
+    pub share: f64,
+    /// One of the clients, the one for whom it matters most.
+    pub client: Client,
+    /// What they found before; `None` where the subset was not defined for them.
+    pub before: Option<Selection<'a>>,
+    /// What they find from now on.
+    pub after: Option<Selection<'a>>,
+    /// How many VirtualServices it is so for.
+    pub objects: usize,
+    /// Whether requests that are answered now are answered no more.
+    pub is_live: bool,
+    /// What it may cost the writer.
+    pub gravity: Gravity,
+}
+
+/// What a subset stands for.
+#[derive(Debug, Clone)]
+pub struct Selection<'a> {
+    /// The labels that it selects by.
+    pub labels: &'a BTreeMap<String, String>,
+    /// What it selects; `None` where that is not known.
+    pub endpoints: Option<Endpoints>,
+}
+
+impl Selection<'_> {
+    /// Whether it is known that nobody answers there.
+    pub fn is_dead(&self) -> bool {
+        self.endpoints.as_ref().is_some_and(|endpoints| endpoints.ready() == 0)
+    }
+}
+
+/// How a write of a DestinationRule changes what subsets stand for.
+#[derive(Debug)]
+pub struct Redefinition<'a> {
+    /// The rule as it is stored, where it is.
+    pub old: Option<&'a DestinationRule>,
+    /// The rule as it will be, where it will.
+    pub new: Option<&'a DestinationRule>,
+    /// The rules before the write.
+    pub before: Rules<'a>,
+    /// The rules after the write.
+    pub after: Rules<'a>,
+    /// The shares whose subset some clients find no more, or find to be something else; one for each subset and change.
+    pub uses: Vec<Use<'a>>,
+}
+
+/// What some clients make of one subset of one host.
+type Pair<'a> = (Option<Selection<'a>>, Option<Selection<'a>>);
+
+/// A client and what it may cost if it loses.
+struct Asked {
+    client: Client,
+    gravity: Gravity,
+}
+
+impl<'a> Redefinition<'a> {
+    /// Compares `before` and `after`, the rules without and with the write.
+    pub(super) fn of(
+        review: &'a Review,
+        (old, new): (Option<&'a DestinationRule>, Option<&'a DestinationRule>),
+        (before, after): (Rules<'a>, Rules<'a>),
+        policy: &Policy,
+        world: &'a World,
+    ) -> Self {
+        let mut comparison = Comparison {
+            world,
+            before,
+            after,
+            known: HashMap::new(),
+            found: BTreeMap::new(),
+            is_lenient: review.dry_run && !policy.spec().dry_run.enforce_references,
+        };
+        let domain = &world.mesh().domain;
+        let hosts = [old, new].into_iter().flatten();
+        let hosts = hosts.map(|rule| Host::resolve(&rule.spec.host, &review.namespace, domain));
+        let mut seen = BTreeSet::new();
+        for host in hosts.collect::<BTreeSet<_>>() {
+            for object in world.users_of(&host) {
+                let metadata = &object.metadata;
+                if seen.insert((&metadata.namespace, &metadata.name)) {
+                    let own = own_clients(review, [old, new], object, world);
+                    comparison.compare(object, &own);
+                }
+            }
+        }
+        Self { old, new, before, after, uses: comparison.found.into_values().collect() }
+    }
+}
+
+/// Per host, subset and kind of change the share that weighs most.
+type Found<'a> = BTreeMap<(Host, &'a str, bool, bool), Use<'a>>;
+
+struct Comparison<'a> {
+    world: &'a World,
+    before: Rules<'a>,
+    after: Rules<'a>,
+    known: HashMap<(Client, Host, &'a str), Pair<'a>>,
+    found: Found<'a>,
+    is_lenient: bool,
+}
+
+impl<'a> Comparison<'a> {
+    fn compare(&mut self, object: &'a VirtualService, asked: &[Asked]) {
+        let (namespace, domain) = (&object.metadata.namespace, &self.world.mesh().domain);
+        let mut counted = BTreeSet::new();
+        for (protocol, index, shares) in live_routes(object) {
+            let route = &object.spec.routes(protocol)[index];
+            for (share, written) in shares.into_iter().zip(&route.route) {
+                let subset = written.destination.subset.as_str();
+                if share <= 0.0 || subset.is_empty() {
+                    continue;
+                }
+                let host = Host::resolve(&written.destination.host, namespace, domain);
+                for Asked { client, gravity } in asked {
+                    let (before, after) = self.pair(client, &host, subset);
+                    match (&before, &after) {
+                        (Some(before), Some(after)) if before.labels == after.labels => continue,
+                        (None, Some(_)) => continue,
+                        _ => {}
+                    }
+                    let is_live = self.world.host(&host).is_some()
+                        && before.as_ref().is_some_and(|before| !before.is_dead());
+                    let gravity = if self.is_lenient { Gravity::WarnOnly } else { *gravity };
+                    let key = (host.clone(), subset, before.is_some(), after.is_some());
+                    let own = Use {
+                        object,
+                        route: (protocol, index),
+                        host: host.clone(),
+                        subset,
+                        share,
+                        client: client.clone(),
+                        before,
+                        after,
+                        objects: 1,
+                        is_live,
+                        gravity,
+                    };
+                    let is_first = counted.insert(key.clone());
+                    keep(&mut self.found, key, own, is_first);
+                }
+            }
+        }
+    }
+
+    /// What a client makes of a subset before and after; asked once.
+    fn pair(&mut self, client: &Client, host: &Host, subset: &'a str) -> Pair<'a> {
+        let key = (client.clone(), host.clone(), subset);
+        if let Some(known) = self.known.get(&key) {
+            return known.clone();
+        }
+        let select = |rules: Rules<'a>| {
+            let labels = &rules.subset(host, subset, client)?.labels;
+            Some(Selection { labels, endpoints: self.world.selected(host, labels, None) })
+        };
+        let pair = (select(self.before), select(self.after));
+        self.known.insert(key, pair.clone());
+        pair
+    }
+}
+
+/// Keeps the one that weighs most, and how many objects it speaks for.
+fn keep<'a>(
+    found: &mut Found<'a>,
+    key: (Host, &'a str, bool, bool),
+    mut own: Use<'a>,
+    is_first: bool,
+) {
+    let weight = |of: &Use<'_>| (of.is_live, of.gravity == Gravity::Full);
+    let Some(known) = found.get_mut(&key) else {
+        found.insert(key, own);
+        return;
+    };
+    let objects = known.objects + usize::from(is_first);
+    if weight(&own) > weight(known) || (weight(&own) == weight(known) && own.share > known.share) {
+        std::mem::swap(known, &mut own);
+    }
+    known.objects = objects;
+}
+
+/// The routes that requests can reach, with their shares: what stands behind a route for everything is dead.
+fn live_routes(object: &VirtualService) -> Vec<(Protocol, usize, Vec<f64>)> {
+    let mut found = Vec::new();
+    for protocol in Protocol::ALL {
+        for (index, route) in object.spec.routes(protocol).iter().enumerate() {
+            found.push((protocol, index, fractions(route)));
+            let conditions = Condition::of_route(route, &object.spec.gateways);
+            if conditions.iter().any(Condition::is_catch_all) {
+                break;
+            }
+        }
+    }
+    found
+}
+
+/// The clients whose look-up the rule can change: those that the VirtualService is asked about anyway, and those that the rule
+/// singles out, by its namespace, its `exportTo` or its selector.
+fn own_clients(
+    review: &Review,
+    rules: [Option<&DestinationRule>; 2],
+    object: &VirtualService,
+    world: &World,
+) -> Vec<Asked> {
+    let mut asked = clients_of(object, &object.metadata.namespace, world)
+        .into_iter()
+        .map(|client| Asked { client, gravity: Gravity::Full })
+        .collect::<Vec<_>>();
+    if !object.spec.is_for_mesh() && !object.spec.is_delegate() {
+        return asked;
+    }
+    let mut add = |client: Client| {
+        let is_seen = asked.iter().any(|own| own.client == client);
+        if !is_seen && is_exported(object, &client.namespace) {
+            // Somebody must be there to lose something.
+            let is_inhabited = world.has_pods(&client.namespace, &client.labels);
+            let gravity = if is_inhabited { Gravity::Full } else { Gravity::WarnOnly };
+            asked.push(Asked { client, gravity });
+        }
+    };
+    add(Client::in_namespace(&review.namespace));
+    for rule in rules.into_iter().flatten() {
+        for namespace in &rule.spec.export_to {
+            if !matches!(namespace.as_str(), "*" | "." | ANY_NAMESPACE) {
+                add(Client::in_namespace(namespace));
+            }
+        }
+        if let Some(selector) = &rule.spec.workload_selector {
+            let labels = selector.match_labels.clone();
+            add(Client { labels, ..Client::in_namespace(&review.namespace) });
+        }
+    }
+    asked
+}
+
+/// Whether clients in `namespace` may see the VirtualService.
+fn is_exported(object: &VirtualService, namespace: &str) -> bool {
+    let to = &object.spec.export_to;
+    to.is_empty()
+        || to.iter().any(|to| {
+            to == "*" || to == namespace || (to == "." && object.metadata.namespace == namespace)
+        })
+}
+
+impl Use<'_> {
+    /// Where the route stands in its VirtualService.
+    pub fn place(&self) -> FieldPath {
+        self.route.0.path(self.route.1)
+    }
+}

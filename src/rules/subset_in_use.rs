@@ -1,0 +1,307 @@
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use crate::istio::{DestinationRule, FieldPath, Host};
+use crate::policy::words::{label_map, list, percent};
+use crate::policy::{
+    Action, Definition, Gravity, Redefinition, Reference, Report, Rule, Stage, Use,
+};
+use crate::world::{ANY_NAMESPACE, Client, HostKind, Kind};
+
+/// A subset that carries traffic keeps its definition and its endpoints.
+///
+/// Judges DestinationRules that are created, changed or deleted, by comparing what the clients of every VirtualService find
+/// before and after. Refuses a write after which a share above 0 names a subset that its clients find no more, or that selects
+/// no ready endpoint any more: that share would be answered with 503, and nothing falls back to another subset.
+///
+/// A new DestinationRule can take subsets away, too: one in the clients' own namespace, for the exact host instead of a
+/// wildcard, or with another `exportTo`, takes the place of the one that defined them.
+///
+/// Never refused: a subset that no route gives a share; what was missing or dead before; a host without a ready endpoint; new
+/// subsets; the deletion of a rule while another one defines the same subsets. A mere warning: a dry run, whose other objects
+/// the server does not have; clients that are not there. Before anybody is refused, the VirtualServices, the
+/// DestinationRules and the endpoints are read again from the API server.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub(super) struct SubsetInUse {}
+
+impl Rule for SubsetInUse {
+    const ID: &'static str = "subset-in-use";
+    const ACTION: Action = Action::Deny;
+    const STAGE: Stage = Stage::Definition;
+    const READS: &'static [Kind] = &[
+        Kind::VirtualService,
+        Kind::DestinationRule,
+        Kind::Service,
+        Kind::ServiceEntry,
+        Kind::EndpointSlice,
+        Kind::Pod,
+    ];
+
+    fn check_definition(&self, case: &Definition<'_>, report: &mut Report<'_>) {
+        let mut lost: Vec<Vec<&Use<'_>>> = Vec::new();
+        for own in &case.redefinition.uses {
+            let is_lost = match (&own.before, &own.after) {
+                (_, None) => true,
+                (Some(_), Some(after)) => after.is_dead(),
+                (None, Some(_)) => false,
+            };
+            // What one VirtualService loses for one reason is one finding.
+            let same = |known: &&mut Vec<&Use<'_>>| {
+                let known = known[0];
+                std::ptr::eq(known.object, own.object)
+                    && known.host == own.host
+                    && known.client == own.client
+                    && known.before.is_some() == own.before.is_some()
+                    && known.after.is_some() == own.after.is_some()
+                    && gravity(known) == gravity(own)
+            };
+            match lost.iter_mut().filter(|_| is_lost).find(same) {
+                Some(known) => known.push(own),
+                None if is_lost => lost.push(vec![own]),
+                None => {}
+            }
+        }
+        for own in lost {
+            let first = own[0];
+            report.lookup(
+                gravity(first),
+                path(case, first),
+                message(case, &own),
+                rests_on(case, first),
+            );
+        }
+    }
+}
+
+fn gravity(own: &Use<'_>) -> Gravity {
+    if own.is_live { own.gravity } else { Gravity::WarnOnly }
+}
+
+fn message(case: &Definition<'_>, lost: &[&Use<'_>]) -> String {
+    let own = lost[0];
+    let who = clients(&own.client);
+    let more = match lost.iter().map(|own| own.objects - 1).max().unwrap_or_default() {
+        0 => String::new(),
+        1 => " (another one uses the same)".to_owned(),
+        more => format!(" ({more} others use the same)"),
+    };
+    let whose = format!("VirtualService {} sends {}{more}", object(own), shares(case, lost));
+    let what = match (&own.before, &own.after) {
+        (None, None) => {
+            format!("{whose}; {who} find no such subset: 503 before this write and after it")
+        }
+        (Some(_), None) if own.is_live => {
+            format!("{whose}; {who} would find no such subset any more and get 503")
+        }
+        (Some(_), None) => {
+            format!(
+                "{whose}; {who} would find no such subset any more, and nobody answers there now"
+            )
+        }
+        (Some(_), Some(_)) if own.is_live => {
+            format!("{whose}, which would select no ready pod any more: 503 for that share")
+        }
+        _ => format!("{whose}, which selects no ready pod, before this write and after it"),
+    };
+    format!("{what}\n  {}\n  {}", found_instead(case, lost), next(case, lost))
+}
+
+/// `90 % to reviews/v1 and 10 % to reviews/v2 in spec.http[0]`.
+fn shares(case: &Definition<'_>, lost: &[&Use<'_>]) -> String {
+    let one = |own: &&Use<'_>| format!("{} to {}", percent(own.share), subset_name(case, own));
+    let all = |of: &[&Use<'_>]| list(&of.iter().map(one).collect::<Vec<_>>());
+    let places = lost.chunk_by(|a, b| a.place() == b.place());
+    let said = places.map(|own| format!("{} in {}", all(own), own[0].place()));
+    list(&said.collect::<Vec<_>>())
+}
+
+/// What these clients find after the write, and why.
+fn found_instead(case: &Definition<'_>, lost: &[&Use<'_>]) -> String {
+    let own = lost[0];
+    if let Some(after) = &own.after {
+        let before = own
+            .before
+            .as_ref()
+            .map_or(String::new(), |before| format!("; it selected {}", label_map(before.labels)));
+        return format!("{} would select {}{before}.", own.subset, label_map(after.labels));
+    }
+    let was = case.redefinition.before.destination_rule(&own.host, &own.client);
+    let Some(rule) = case.redefinition.after.destination_rule(&own.host, &own.client) else {
+        let kept = case.redefinition.new.filter(|new| has_subset(new, own.subset));
+        return match kept {
+            Some(_) if is_for_same_host(case) => {
+                "Its exportTo keeps it from them, and no other DestinationRule is left.".to_owned()
+            }
+            _ => match was.filter(|_| is_merged_away(case)).and_then(|was| was.rules().next()) {
+                Some(was) => format!(
+                    "Istio merges {}, which is private, into this rule, and only pods that it selects find that.",
+                    full(was)
+                ),
+                None => format!("No DestinationRule for {} would be left for them.", own.host),
+            },
+        };
+    };
+    let names =
+        |rules: &[&DestinationRule]| list(&rules.iter().map(|rule| full(rule)).collect::<Vec<_>>());
+    let now = rule.rules().collect::<Vec<_>>();
+    let gone = was.into_iter().flat_map(|was| was.rules()).collect::<Vec<_>>();
+    let gone = gone.into_iter().filter(|old| !now.iter().any(|new| full(new) == full(old)));
+    let gone = gone.collect::<Vec<_>>();
+    let defined = rule.subsets().map(|subset| subset.name.clone()).collect::<Vec<_>>();
+    let what = if defined.is_empty() { "no subset".to_owned() } else { list(&defined) };
+    let verb = if now.len() == 1 { "defines" } else { "define" };
+    let instead = if gone.is_empty() || own.before.is_none() {
+        String::new()
+    } else {
+        format!(" instead of {}", names(&gone))
+    };
+    let split = now.iter().any(|new| {
+        gone.iter().any(|old| {
+            old.metadata.namespace == new.metadata.namespace
+                && old.spec.host == new.spec.host
+                && new.spec.workload_selector.is_none()
+                && old.spec.export_to != new.spec.export_to
+        })
+    });
+    let why = if split && own.before.is_some() {
+        " Istio merges only rules with the same exportTo; an omitted one is not the same as [\"*\"]."
+    } else {
+        ""
+    };
+    let which = if instead.is_empty() {
+        format!(", which {verb} {what}")
+    } else {
+        format!(", which {verb} {what},{instead}")
+    };
+    format!("They would use {}{which}.{why}", names(&now))
+}
+
+fn next(case: &Definition<'_>, lost: &[&Use<'_>]) -> String {
+    let own = lost[0];
+    let subsets = list(&lost.iter().map(|own| own.subset.to_owned()).collect::<Vec<_>>());
+    let object = object(own);
+    let route = format!("once VirtualService {object} gives {subsets} no share");
+    let labelled = lost.iter().filter_map(|own| {
+        Some(format!("{} ({})", own.subset, label_map(own.before.as_ref()?.labels)))
+    });
+    let labelled = list(&labelled.collect::<Vec<_>>());
+    let Redefinition { old, new, .. } = case.redefinition;
+    match (old, new, &own.after) {
+        _ if own.before.is_none() => {
+            format!("Passes as it is; the share is answered once a DestinationRule defines {subsets}.")
+        }
+        (_, None, _) => format!("Passes: this {route}."),
+        (_, Some(_), Some(_)) => {
+            format!("Passes: this once ready pods carry these labels, or {route}.")
+        }
+        (_, Some(_), None) if is_merged_away(case) && nothing_is_left(case, own) => {
+            "Passes: this once the private rule has no exportTo, or one that says more than [\".\"]."
+                .to_owned()
+        }
+        (Some(old), Some(new), None) if lost.iter().all(|own| has_subset(new, own.subset)) => {
+            let field = if !is_for_same_host(case) {
+                "host"
+            } else if old.spec.export_to != new.spec.export_to {
+                "exportTo"
+            } else {
+                "workloadSelector"
+            };
+            format!("Passes: this with {field} as it was, or {route}.")
+        }
+        (Some(_), Some(_), None) => format!("Passes: this {route}, or with {labelled} kept."),
+        (None, Some(_), None) => format!("Passes: this with subsets {labelled} in it."),
+    }
+}
+
+fn nothing_is_left(case: &Definition<'_>, own: &Use<'_>) -> bool {
+    case.redefinition.after.destination_rule(&own.host, &own.client).is_none()
+}
+
+/// A private rule beside a selector of the same namespace is lost for everybody whom the selector does not select.
+///
+/// Source: `pilot/pkg/model/destination_rule.go` `mergeDestinationRule`.
+fn is_merged_away(case: &Definition<'_>) -> bool {
+    let has_selector = |rule: &DestinationRule| rule.spec.workload_selector.is_some();
+    let Redefinition { old, new, .. } = case.redefinition;
+    new.is_some_and(has_selector) && old.is_none()
+}
+
+fn has_subset(rule: &DestinationRule, name: &str) -> bool {
+    rule.spec.subsets.iter().any(|subset| subset.name == name)
+}
+
+/// Whether the rule spoke of the same host before.
+fn is_for_same_host(case: &Definition<'_>) -> bool {
+    let Redefinition { old, new, .. } = case.redefinition;
+    let host = |rule: &DestinationRule| {
+        Host::resolve(&rule.spec.host, &case.review.namespace, &case.world.mesh().domain)
+    };
+    old.zip(*new).is_none_or(|(old, new)| host(old) == host(new))
+}
+
+fn object(own: &Use<'_>) -> String {
+    format!("{}/{}", own.object.metadata.namespace, own.object.metadata.name)
+}
+
+/// The subset in the new rule, where it has one of that name.
+fn path(case: &Definition<'_>, own: &Use<'_>) -> FieldPath {
+    let subsets = FieldPath::spec().field("subsets");
+    let at = case
+        .redefinition
+        .new
+        .filter(|_| own.after.is_some())
+        .and_then(|rule| rule.spec.subsets.iter().position(|subset| subset.name == own.subset));
+    at.map_or(subsets.clone(), |at| subsets.index(at).field("labels"))
+}
+
+fn clients(client: &Client) -> String {
+    let namespace = &client.namespace;
+    match (&client.gateway, namespace.as_str()) {
+        (Some(gateway), _) => format!("gateway {gateway}"),
+        (None, ANY_NAMESPACE) => "clients in the mesh".to_owned(),
+        (None, _) if !client.labels.is_empty() => {
+            format!("clients in namespace {namespace} with {}", label_map(&client.labels))
+        }
+        (None, _) => format!("clients in namespace {namespace}"),
+    }
+}
+
+fn subset_name(case: &Definition<'_>, own: &Use<'_>) -> String {
+    let domain = &case.world.mesh().domain;
+    format!("{}/{}", own.host.short(&own.object.metadata.namespace, domain), own.subset)
+}
+
+fn full(rule: &DestinationRule) -> String {
+    format!("{}/{}", rule.metadata.namespace, rule.metadata.name)
+}
+
+fn rests_on(case: &Definition<'_>, own: &Use<'_>) -> Vec<Reference> {
+    let mut found =
+        vec![Reference::VirtualServices { namespace: own.object.metadata.namespace.clone() }];
+    let mut namespaces = vec![
+        case.review.namespace.as_str(),
+        own.client.namespace.as_str(),
+        case.world.host_namespace(&own.host).unwrap_or_default(),
+        case.world.mesh().root_namespace.as_str(),
+    ];
+    namespaces.retain(|namespace| *namespace != ANY_NAMESPACE);
+    namespaces.sort_unstable();
+    namespaces.dedup();
+    found.extend(
+        namespaces
+            .into_iter()
+            .map(|namespace| Reference::DestinationRules { namespace: namespace.to_owned() }),
+    );
+    match case.world.host(&own.host) {
+        Some(HostKind::Service(service)) => {
+            let (namespace, name) = (service.namespace.clone(), service.name.clone());
+            let service = name.clone();
+            found.push(Reference::Service { namespace: namespace.clone(), name });
+            found.push(Reference::Endpoints { namespace, service });
+        }
+        Some(HostKind::ServiceEntry(_)) => found.push(Reference::ServiceEntries),
+        _ => {}
+    }
+    found
+}
