@@ -16,12 +16,13 @@ mod table;
 
 pub use carried::Carried;
 pub use classify::{Class, Movement};
+pub use clients::{Asked, Clients, Why};
 pub use destinations::{Destination, Destinations};
 pub use shares::{Share, Shares, fractions};
 
 use self::base::{Audience, Routings, Written};
 use self::destinations::Context;
-use self::table::{Asked, RouteTable};
+use self::table::{Question, RouteTable};
 use super::review::Review;
 use super::settings::PolicySpec;
 use crate::istio::{Condition, FieldPath, Host, Protocol, Timestamp, VirtualService};
@@ -186,7 +187,7 @@ impl Change {
                         listed,
                         audience.plain.as_ref(),
                         audience.order(protocol),
-                        Asked {
+                        Question {
                             protocol,
                             gateway: &audience.gateway,
                             own: (written.namespace, written.name),

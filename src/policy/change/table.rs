@@ -36,7 +36,7 @@ pub(super) enum Order {
 
 /// What is asked of a table: which list, where, and with which version of the object under review.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Asked<'a> {
+pub(super) struct Question<'a> {
     pub(super) protocol: Protocol,
     /// `mesh`, or the full name of a gateway.
     pub(super) gateway: &'a str,
@@ -85,7 +85,7 @@ impl RouteTable {
         listed: &[Listed<'_>],
         plain: Option<&Host>,
         order: Order,
-        asked: Asked<'_>,
+        asked: Question<'_>,
         destinations: &mut Destinations,
         context: &Context<'_>,
     ) -> Self {
@@ -190,7 +190,7 @@ impl RouteTable {
 
 /// The routes of one object, those of its delegates in the place of the routes that name them. A delegate that is not there or
 /// not exported leaves nothing, and so do its routes that the root's match does not hold.
-fn found<'a>(listed: Listed<'a>, asked: Asked<'a>, world: &'a World) -> Vec<Found<'a>> {
+fn found<'a>(listed: Listed<'a>, asked: Question<'a>, world: &'a World) -> Vec<Found<'a>> {
     let Listed { object, namespace, name, is_own } = listed;
     let base = match is_own {
         true => Base::Stored,
