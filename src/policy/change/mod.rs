@@ -13,6 +13,7 @@ mod table;
 
 pub use carried::Carried;
 pub use classify::{Class, Movement};
+pub use clients::{Asked, Clients, Why};
 pub use destinations::{Destination, Destinations};
 pub use table::{Share, fractions};
 
