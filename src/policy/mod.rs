@@ -13,9 +13,10 @@ mod verdict;
 pub mod words;
 
 pub use change::{
-    Base, Carried, Change, Class, Destination, Destinations, Flow, Movement, Share, Side, fractions,
+    Base, Carried, Change, Class, Destination, Destinations, Flow, Movement, Relabelled, Share,
+    Side, fractions,
 };
-pub use redefinition::{Redefinition, Selection, Use};
+pub use redefinition::{Redefinition, Selection, Shift, Use};
 pub use review::{Operation, Review, Write};
 pub use rule::{Case, Definition, Entry, Gravity, Report, Rule, Stage};
 pub use selector::{LabelSelector, Operator, Requirement};

@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use super::change::{clients_of, fractions};
+use super::change::{Change, Relabelled, clients_of, fractions, relabelled};
 use super::review::Review;
 use super::rule::Gravity;
-use super::settings::Policy;
+use super::settings::{Policy, Roles};
 use crate::istio::{Condition, DestinationRule, FieldPath, Host, Protocol, VirtualService};
 use crate::world::{ANY_NAMESPACE, Client, Endpoints, Rules, World};
 
@@ -50,6 +50,11 @@ impl Selection<'_> {
     pub fn is_dead(&self) -> bool {
         self.endpoints.as_ref().is_some_and(|endpoints| endpoints.ready() == 0)
     }
+
+    /// Whether it is known that somebody answers there.
+    pub fn is_alive(&self) -> bool {
+        self.endpoints.as_ref().is_some_and(|endpoints| endpoints.ready() > 0)
+    }
 }
 
 /// How a write of a DestinationRule changes what subsets stand for.
@@ -65,6 +70,23 @@ pub struct Redefinition<'a> {
     pub after: Rules<'a>,
     /// The shares whose subset some clients find no more, or find to be something else; one for each subset and change.
     pub uses: Vec<Use<'a>>,
+    /// How the traffic of VirtualServices moves because a subset selects other pods, where both sides answer.
+    pub shifts: Vec<Shift<'a>>,
+}
+
+/// Traffic that moves although no VirtualService changes.
+#[derive(Debug)]
+pub struct Shift<'a> {
+    /// Whose routes they are.
+    pub object: &'a VirtualService,
+    /// One of the clients.
+    pub client: Client,
+    /// What it may cost the writer.
+    pub gravity: Gravity,
+    /// How it moves; the destinations are named by their labels.
+    pub change: Change,
+    /// The subsets that select by other labels now.
+    pub subsets: Vec<Relabelled<'a>>,
 }
 
 /// What some clients make of one subset of one host.
@@ -82,7 +104,7 @@ impl<'a> Redefinition<'a> {
         review: &'a Review,
         (old, new): (Option<&'a DestinationRule>, Option<&'a DestinationRule>),
         (before, after): (Rules<'a>, Rules<'a>),
-        policy: &Policy,
+        policy: &'a Policy,
         world: &'a World,
     ) -> Self {
         let mut comparison = Comparison {
@@ -91,6 +113,8 @@ impl<'a> Redefinition<'a> {
             after,
             known: HashMap::new(),
             found: BTreeMap::new(),
+            shifts: Vec::new(),
+            roles: &policy.spec().roles,
             is_lenient: review.dry_run && !policy.spec().dry_run.enforce_references,
         };
         let domain = &world.mesh().domain;
@@ -106,12 +130,20 @@ impl<'a> Redefinition<'a> {
                 }
             }
         }
-        Self { old, new, before, after, uses: comparison.found.into_values().collect() }
+        let Comparison { found, shifts, .. } = comparison;
+        Self { old, new, before, after, uses: found.into_values().collect(), shifts }
     }
 }
 
 /// Per host, subset and kind of change the share that weighs most.
 type Found<'a> = BTreeMap<(Host, &'a str, bool, bool), Use<'a>>;
+
+/// What of a VirtualService some clients find to be somewhere else.
+#[derive(Default)]
+struct View<'a> {
+    subsets: BTreeSet<Relabelled<'a>>,
+    routes: BTreeSet<(Protocol, usize)>,
+}
 
 struct Comparison<'a> {
     world: &'a World,
@@ -119,6 +151,8 @@ struct Comparison<'a> {
     after: Rules<'a>,
     known: HashMap<(Client, Host, &'a str), Pair<'a>>,
     found: Found<'a>,
+    shifts: Vec<Shift<'a>>,
+    roles: &'a Roles,
     is_lenient: bool,
 }
 
@@ -126,6 +160,7 @@ impl<'a> Comparison<'a> {
     fn compare(&mut self, object: &'a VirtualService, asked: &[Asked]) {
         let (namespace, domain) = (&object.metadata.namespace, &self.world.mesh().domain);
         let mut counted = BTreeSet::new();
+        let mut views: BTreeMap<usize, View<'a>> = BTreeMap::new();
         for (protocol, index, shares) in live_routes(object) {
             let route = &object.spec.routes(protocol)[index];
             for (share, written) in shares.into_iter().zip(&route.route) {
@@ -134,12 +169,22 @@ impl<'a> Comparison<'a> {
                     continue;
                 }
                 let host = Host::resolve(&written.destination.host, namespace, domain);
-                for Asked { client, gravity } in asked {
+                for (at, Asked { client, gravity }) in asked.iter().enumerate() {
                     let (before, after) = self.pair(client, &host, subset);
                     match (&before, &after) {
                         (Some(before), Some(after)) if before.labels == after.labels => continue,
                         (None, Some(_)) => continue,
                         _ => {}
+                    }
+                    if let (Some(before), Some(after)) = (&before, &after)
+                        && before.is_alive()
+                        && after.is_alive()
+                    {
+                        let (before, after) = (before.labels, after.labels);
+                        let own = Relabelled { host: host.clone(), subset, before, after };
+                        let view = views.entry(at).or_default();
+                        view.subsets.insert(own);
+                        view.routes.insert((protocol, index));
                     }
                     let is_live = self.world.host(&host).is_some()
                         && before.as_ref().is_some_and(|before| !before.is_dead());
@@ -162,6 +207,31 @@ impl<'a> Comparison<'a> {
                     keep(&mut self.found, key, own, is_first);
                 }
             }
+        }
+        self.shift(object, views, asked);
+    }
+
+    /// How the object's traffic moves for the clients of these views, each kind of view once.
+    fn shift(
+        &mut self,
+        object: &'a VirtualService,
+        views: BTreeMap<usize, View<'a>>,
+        asked: &[Asked],
+    ) {
+        let mut seen = BTreeSet::new();
+        let mut views = views.into_iter().collect::<Vec<_>>();
+        // Of clients who see the same, those speak who matter most.
+        views.sort_by_key(|(at, _)| asked[*at].gravity != Gravity::Full);
+        for (at, View { subsets, routes }) in views {
+            let subsets = subsets.into_iter().collect::<Vec<_>>();
+            let routes = routes.into_iter().collect::<Vec<_>>();
+            if !seen.insert((subsets.clone(), routes.clone())) {
+                continue;
+            }
+            let Asked { client, gravity } = &asked[at];
+            let (client, gravity) = (client.clone(), *gravity);
+            let change = relabelled(object, &routes, &subsets, &client, self.roles, self.world);
+            self.shifts.push(Shift { object, client, gravity, change, subsets });
         }
     }
 

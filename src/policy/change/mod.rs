@@ -9,11 +9,14 @@ mod carried;
 mod classify;
 mod clients;
 mod destinations;
+mod relabelled;
 mod table;
 
 pub use carried::Carried;
 pub use classify::{Class, Movement};
 pub use destinations::{Destination, Destinations};
+pub use relabelled::Relabelled;
+pub(super) use relabelled::relabelled;
 pub use table::{Share, fractions};
 
 use self::base::Audience;

@@ -1,0 +1,110 @@
+use std::collections::BTreeMap;
+
+use super::destinations::{Context, Destinations};
+use super::{Base, Change, Flow, Share, Side, classify, fractions};
+use crate::istio::{Condition, Host, Protocol, VirtualService};
+use crate::policy::settings::Roles;
+use crate::policy::words::label_map;
+use crate::world::{Client, World};
+
+/// A subset that selects by other labels than before.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Relabelled<'a> {
+    /// The host that it is a part of.
+    pub host: Host,
+    /// Its name.
+    pub subset: &'a str,
+    /// The labels that it selected by.
+    pub before: &'a BTreeMap<String, String>,
+    /// The labels that it selects by from now on.
+    pub after: &'a BTreeMap<String, String>,
+}
+
+/// How the traffic of these routes of a VirtualService moves when subsets are relabelled: the text of the routes stays, and the
+/// destinations are what the subsets select.
+///
+/// The name of such a subset says nothing of its part or its version: it is what the write redefines.
+pub(in crate::policy) fn relabelled(
+    object: &VirtualService,
+    routes: &[(Protocol, usize)],
+    subsets: &[Relabelled<'_>],
+    client: &Client,
+    roles: &Roles,
+    world: &World,
+) -> Change {
+    let namespace = object.metadata.namespace.as_str();
+    let clients = vec![client.clone()];
+    let context = Context { world, roles, clients: &clients, namespace, is_blind: false };
+    let mut destinations = Destinations::default();
+    let domain = &world.mesh().domain;
+    // What keeps its labels first: those names do count.
+    let mut entries = Vec::new();
+    for is_first in [true, false] {
+        for &(protocol, index) in routes {
+            let route = &object.spec.routes(protocol)[index];
+            for (at, (fraction, written)) in
+                fractions(route).into_iter().zip(&route.route).enumerate()
+            {
+                let host = Host::resolve(&written.destination.host, namespace, domain);
+                let changed = subsets
+                    .iter()
+                    .find(|own| own.host == host && own.subset == written.destination.subset);
+                if changed.is_none() != is_first {
+                    continue;
+                }
+                let mut selected = |labels: &BTreeMap<String, String>| {
+                    let (name, port) = (label_map(labels), written.destination.port.number);
+                    destinations.add_selected(
+                        host.clone(),
+                        &name,
+                        port,
+                        Some(labels.clone()),
+                        &context,
+                    )
+                };
+                let (before, after) = match changed {
+                    Some(own) => (selected(own.before), selected(own.after)),
+                    None => {
+                        let same = destinations.add(&written.destination, namespace, &context);
+                        (same, same)
+                    }
+                };
+                let share = |destination| Share { destination, entry: at, fraction };
+                entries.push(Entry {
+                    route: (protocol, index),
+                    before: share(before),
+                    after: share(after),
+                });
+            }
+        }
+    }
+    entries.sort_by_key(|own| (own.route, own.before.entry));
+    let of_route = |own: &[Entry]| {
+        let (protocol, route) = own[0].route;
+        let written = &object.spec.routes(protocol)[route];
+        let conditions = Condition::of_route(written, &object.spec.gateways);
+        // Of several alternatives one that most people meet.
+        let condition = conditions.iter().find(|own| !own.is_targeted()).or(conditions.first());
+        Flow {
+            protocol,
+            condition: condition.cloned().unwrap_or_default(),
+            base: Base::Stored,
+            before: Some(Side { route, shares: own.iter().map(|own| own.before).collect() }),
+            after: Some(Side { route, shares: own.iter().map(|own| own.after).collect() }),
+            existed: true,
+            falls: false,
+            movements: Vec::new(),
+        }
+    };
+    let mut flows = entries.chunk_by(|a, b| a.route == b.route).map(of_route).collect::<Vec<_>>();
+    let written = object.metadata.spec_written();
+    classify::movements(&mut flows, &mut destinations, &context, written);
+    Change { destinations, flows, clients }
+}
+
+/// An entry of a route.
+struct Entry {
+    route: (Protocol, usize),
+    before: Share,
+    after: Share,
+}
