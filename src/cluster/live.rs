@@ -39,7 +39,7 @@ pub enum LiveReadError {
         /// What the client said.
         cause: Box<kube::Error>,
     },
-    /// So many findings that confirming them would burden the API server.
+    /// So much to confirm that it would burden the API server.
     #[error(
         "{needed} live reads would be needed and {MOST_REQUESTS} are the most; correct one destination at a time"
     )]
@@ -75,6 +75,11 @@ struct ListMetadata {
 }
 
 impl Index {
+    /// How many list requests [`Index::confirm`] would send.
+    pub fn cost(&self, references: &[Reference]) -> usize {
+        self.read(|world| plan(references, world)).len()
+    }
+
     /// Reads what `references` name from the API server and puts it into the index, what is gone included. A watch event that
     /// is older cannot undo it.
     ///

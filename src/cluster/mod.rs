@@ -28,6 +28,7 @@ pub use files::{Document, FileError, load, parse};
 pub use index::{Index, Progress};
 pub use live::LiveReadError;
 pub use offline::{object_in, world};
+pub use question::MOST_REQUESTS;
 pub use read::object;
 pub use resources::{RESOURCES, Resource, resource};
 pub use watch::{Patience, WatchEnded, follow, follow_with};

@@ -6,10 +6,10 @@ use super::resources::resource;
 use crate::policy::Reference;
 use crate::world::{Kind, World};
 
-/// How many requests one confirmation may cost, all at once. What refusals can rest on fits: a Service, the ServiceEntries,
-/// the DestinationRules of up to three namespaces (in one request where that is needed), slices and Pods of two Services, the
-/// VirtualServices of a namespace.
-pub(super) const MOST_REQUESTS: usize = 6;
+/// How many list requests the confirmation of one review may cost the API server, over all of its rounds. What any one refusal
+/// rests on fits: a Service and the ServiceEntries; the slices and Pods of a Service with the DestinationRules of all clients, or
+/// with the VirtualServices of a namespace.
+pub const MOST_REQUESTS: usize = 3;
 
 /// One list request and what it covers.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -90,15 +90,16 @@ pub(super) fn plan(references: &[Reference], world: &World) -> Vec<Question> {
     if entries {
         questions.push(all(Kind::ServiceEntry, "", Scope::All));
     }
-    questions.extend(routes.into_iter().map(|namespace| {
-        all(Kind::VirtualService, namespace, Scope::Namespace(namespace.to_owned()))
-    }));
-    let kind = Kind::DestinationRule;
-    if rules.len() > 1 && questions.len() + rules.len() > MOST_REQUESTS {
-        questions.push(all(kind, "", Scope::All));
-    } else {
-        let own = |namespace: &str| all(kind, namespace, Scope::Namespace(namespace.to_owned()));
-        questions.extend(rules.into_iter().map(own));
+    // Objects that people write are few: those of all namespaces in one request are less work than a second request.
+    for (kind, namespaces) in [(Kind::VirtualService, routes), (Kind::DestinationRule, rules)] {
+        let mut namespaces = namespaces.into_iter();
+        match (namespaces.next(), namespaces.next()) {
+            (Some(one), None) => {
+                questions.push(all(kind, one, Scope::Namespace(one.to_owned())));
+            }
+            (Some(_), Some(_)) => questions.push(all(kind, "", Scope::All)),
+            (None, _) => {}
+        }
     }
     questions
 }

@@ -136,7 +136,7 @@ fn exceeds(step: &Step, flow: &Flow, after: &Side, moved: &Movement) -> bool {
 /// A step is refused only while somebody answers on the side that loses: were that side dead, the write would be the way out.
 /// And the VirtualService that a new one is compared with must be there still.
 fn rests_on(case: &Case<'_>, change: &Change, flow: &Flow) -> Vec<Reference> {
-    /// Further ones carry too little to keep a dead route alive, and each costs the API server two reads.
+    /// Further ones carry too little to keep a dead route alive.
     const MOST: usize = 2;
     let Some(before) = &flow.before else { return Vec::new() };
     let mut carrying = before.shares.clone();
@@ -153,6 +153,11 @@ fn rests_on(case: &Case<'_>, change: &Change, flow: &Flow) -> Vec<Reference> {
         let host = &change.destinations.get(share.destination).host;
         let Some(HostKind::Service(service)) = case.world.host(host) else { continue };
         let (namespace, service) = (service.namespace.clone(), service.name.clone());
+        // Those of one namespace are read together; another one would cost more reads than a review has.
+        let is_elsewhere = |own: &Reference| matches!(own, Reference::Endpoints { namespace: at, .. } if *at != namespace);
+        if found.iter().any(is_elsewhere) {
+            continue;
+        }
         let reference = Reference::Endpoints { namespace, service };
         if !found.contains(&reference) && found.len() < most {
             found.push(reference);

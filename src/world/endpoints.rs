@@ -1,4 +1,4 @@
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::entries::{LOCALITIES, Machine, NETWORK};
 use super::labels::SetId;
@@ -90,6 +90,17 @@ impl Endpoints {
         let both = ready(self).into_iter().filter_map(|(id, own)| Some(own.min(*theirs.get(&id)?)));
         both.sum()
     }
+}
+
+/// Endpoints with the same values for some labels, counted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LabelledCount {
+    /// The labels that were asked for and that they have.
+    pub labels: Vec<(String, String)>,
+    /// How many Istio sends requests to.
+    pub ready: u32,
+    /// How many are known and not ready.
+    pub unready: u32,
 }
 
 /// Labels that istiod adds to endpoints by itself (`pilot/pkg/serviceregistry/util/label/label.go`).
@@ -270,7 +281,18 @@ impl World {
         labels: &BTreeMap<String, String>,
         port: Option<i64>,
     ) -> Option<Endpoints> {
-        let detail = labels.keys().map(|key| self.detail(key)).max().unwrap_or_default();
+        self.selected_by(host, labels, port, Detail::Labels)
+    }
+
+    fn selected_by(
+        &self,
+        host: &Host,
+        labels: &BTreeMap<String, String>,
+        port: Option<i64>,
+        least: Detail,
+    ) -> Option<Endpoints> {
+        let asked = labels.keys().map(|key| self.detail(key)).max().unwrap_or_default();
+        let detail = asked.max(least);
         if labels.is_empty() {
             return self.members(host, port, detail);
         }
@@ -278,7 +300,7 @@ impl World {
             return Some(Endpoints { detail, ..Endpoints::default() });
         }
         let may_be_in_a_network = |key: &String| key == NETWORK && self.network().is_none();
-        if (detail > Detail::Labels && !self.knows(Kind::Node))
+        if (asked > Detail::Labels && !self.knows(Kind::Node))
             || labels.keys().any(may_be_in_a_network)
         {
             return None;
@@ -396,6 +418,47 @@ impl World {
             }
         }
         Some(tally.finish())
+    }
+
+    /// All endpoints of `host`, for whichever of its ports, by the values that they have for these labels, those that istiod adds
+    /// included: labels, ready, unready. Empty where nothing is known.
+    pub fn endpoints_by(&self, host: &Host, keys: &BTreeSet<&str>) -> Vec<LabelledCount> {
+        let detail = keys.iter().map(|key| self.detail(key)).max().unwrap_or_default();
+        let all = self.members(host, None, detail).unwrap_or_default();
+        let mut found: BTreeMap<Vec<(String, String)>, (u32, u32)> = BTreeMap::new();
+        for EndpointGroup { id, ready, unready } in all.groups {
+            let value = |key: &str| match id.labels {
+                _ if is_topology(key) => {
+                    Some(self.added(id, key)).filter(|value| !value.is_empty())
+                }
+                Some(set) => self.labels.value(set, key),
+                None => None,
+            };
+            let carried =
+                keys.iter().filter_map(|key| Some(((*key).to_owned(), value(key)?.to_owned())));
+            let counts = found.entry(carried.collect()).or_default();
+            *counts = (counts.0 + ready, counts.1 + unready);
+        }
+        let counted = |(labels, (ready, unready))| LabelledCount { labels, ready, unready };
+        found.into_iter().map(counted).collect()
+    }
+
+    /// On how many Nodes `host` has ready endpoints that carry all of `labels` and serve `port`; `None` where that is not known.
+    pub fn nodes_with(
+        &self,
+        host: &Host,
+        labels: &BTreeMap<String, String>,
+        port: Option<i64>,
+    ) -> Option<usize> {
+        let chosen = self.selected_by(host, labels, port, Detail::Nodes)?;
+        let ready = chosen.groups.iter().filter(|group| group.ready > 0);
+        let nodes = ready.map(|group| group.id.node).collect::<BTreeSet<_>>();
+        (chosen.unknown_ready == 0 && !nodes.contains(&None)).then_some(nodes.len())
+    }
+
+    /// Whether any WorkloadEntry is in `namespace`, where Services may select it like a Pod.
+    pub fn has_workload_entries(&self, namespace: &str) -> bool {
+        self.entries.has_workloads(namespace)
     }
 
     /// How many Pods of `namespace` carry all of `labels` and are selected by no Service: perhaps by a slip in their labels.

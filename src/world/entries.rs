@@ -177,6 +177,10 @@ impl Entries {
         self.workloads.names()
     }
 
+    pub(super) fn has_workloads(&self, namespace: &str) -> bool {
+        self.workloads.of_namespace(namespace).next().is_some()
+    }
+
     /// The WorkloadEntries of a namespace to which requests are sent.
     pub(super) fn healthy_workloads(&self, namespace: &str) -> impl Iterator<Item = &KeptWorkload> {
         self.workloads.of_namespace(namespace).map(|(_, own)| own).filter(|own| own.is_healthy)

@@ -28,7 +28,7 @@ use std::net::IpAddr;
 pub use client::{ANY_NAMESPACE, Client};
 pub use delegates::NoDelegate;
 pub use destination_rules::{ChangedRules, Rules};
-pub use endpoints::{EndpointGroup, Endpoints, GroupId};
+pub use endpoints::{EndpointGroup, Endpoints, GroupId, LabelledCount};
 pub use merged::EffectiveRule;
 pub use mesh::Mesh;
 pub use nodes::Node;
