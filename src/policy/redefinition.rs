@@ -160,6 +160,7 @@ impl<'a> Comparison<'a> {
     fn compare(&mut self, object: &'a VirtualService, asked: &[Asked]) {
         let (namespace, domain) = (&object.metadata.namespace, &self.world.mesh().domain);
         let mut counted = BTreeSet::new();
+        let mut in_force = vec![None; asked.len()];
         let mut views: BTreeMap<usize, View<'a>> = BTreeMap::new();
         for (protocol, index, shares) in live_routes(object) {
             let route = &object.spec.routes(protocol)[index];
@@ -175,6 +176,10 @@ impl<'a> Comparison<'a> {
                         (Some(before), Some(after)) if before.labels == after.labels => continue,
                         (None, Some(_)) => continue,
                         _ => {}
+                    }
+                    let in_force: &mut Option<bool> = &mut in_force[at];
+                    if !*in_force.get_or_insert_with(|| may_route(object, client, self.world)) {
+                        continue;
                     }
                     if let (Some(before), Some(after)) = (&before, &after)
                         && before.is_alive()
@@ -230,7 +235,8 @@ impl<'a> Comparison<'a> {
             }
             let Asked { client, gravity } = &asked[at];
             let (client, gravity) = (client.clone(), *gravity);
-            let change = relabelled(object, &routes, &subsets, &client, self.roles, self.world);
+            let about = (self.roles, self.world);
+            let change = relabelled(object, &routes, &subsets, &client, self.before, about);
             self.shifts.push(Shift { object, client, gravity, change, subsets });
         }
     }
@@ -283,6 +289,34 @@ fn live_routes(object: &VirtualService) -> Vec<(Protocol, usize, Vec<f64>)> {
         }
     }
     found
+}
+
+/// Whether the VirtualService, or one that it is a delegate of, is in force for this client: what another one hides carries
+/// nothing.
+fn may_route(object: &VirtualService, client: &Client, world: &World) -> bool {
+    let metadata = &object.metadata;
+    if object.spec.is_delegate() {
+        let mut roots = world.roots_of(&metadata.namespace, &metadata.name);
+        return roots.any(|root| may_route(root, client, world));
+    }
+    let mut blocks = Protocol::ALL
+        .into_iter()
+        .flat_map(|protocol| object.spec.routes(protocol))
+        .flat_map(|route| &route.r#match);
+    let asks_who =
+        blocks.any(|block| !block.source_namespace.is_empty() || !block.source_labels.is_empty());
+    if asks_who || (client.gateway.is_none() && !object.spec.is_for_mesh()) {
+        // This client does not stand for all whom it routes.
+        return true;
+    }
+    let mut hosts = object.spec.hosts.iter();
+    hosts.any(|host| {
+        let host = Host::resolve(host, &metadata.namespace, &world.mesh().domain);
+        let mut tried = Protocol::ALL
+            .into_iter()
+            .flat_map(|protocol| world.routing().in_force(&host, client, protocol, None));
+        tried.any(|own| std::ptr::eq(own, object))
+    })
 }
 
 /// The clients whose look-up the rule can change: those that the VirtualService is asked about anyway, and those that the rule

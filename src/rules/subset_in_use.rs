@@ -116,6 +116,8 @@ fn check_shifts(case: &Definition<'_>, report: &mut Report<'_>) {
         let Rise { shift, moved, .. } = rise;
         let to = shift.change.destinations.get(moved.destination);
         let subset = shift.subsets.iter().find(|own| Some(own.after) == to.labels.as_ref());
+        // Pods of another subset gain where this one selects them, too.
+        let subset = subset.or_else(|| shift.subsets.iter().find(|own| own.host == to.host));
         let gravity = match moved.class {
             Class::Canary => shift.gravity,
             _ => Gravity::WarnOnly,

@@ -1,11 +1,11 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::destinations::{Context, Destinations};
 use super::{Base, Change, Flow, Share, Side, classify, fractions};
-use crate::istio::{Condition, Host, Protocol, VirtualService};
+use crate::istio::{Condition, Destination, Host, Protocol, VirtualService};
 use crate::policy::settings::Roles;
 use crate::policy::words::label_map;
-use crate::world::{Client, World};
+use crate::world::{Client, Rules, World};
 
 /// A subset that selects by other labels than before.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -23,14 +23,14 @@ pub struct Relabelled<'a> {
 /// How the traffic of these routes of a VirtualService moves when subsets are relabelled: the text of the routes stays, and the
 /// destinations are what the subsets select.
 ///
-/// The name of such a subset says nothing of its part or its version: it is what the write redefines.
+/// `rules` are those before the write. The name of such a subset says nothing of its part or its version: it is what the write redefines.
 pub(in crate::policy) fn relabelled(
     object: &VirtualService,
     routes: &[(Protocol, usize)],
     subsets: &[Relabelled<'_>],
     client: &Client,
-    roles: &Roles,
-    world: &World,
+    rules: Rules<'_>,
+    (roles, world): (&Roles, &World),
 ) -> Change {
     let namespace = object.metadata.namespace.as_str();
     let clients = vec![client.clone()];
@@ -52,20 +52,21 @@ pub(in crate::policy) fn relabelled(
                 if changed.is_none() != is_first {
                     continue;
                 }
-                let mut selected = |labels: &BTreeMap<String, String>| {
-                    let (name, port) = (label_map(labels), written.destination.port.number);
-                    destinations.add_selected(
-                        host.clone(),
-                        &name,
-                        port,
-                        Some(labels.clone()),
-                        &context,
-                    )
+                let Destination { subset, port, .. } = &written.destination;
+                let mut selected = |name: &str, labels: Option<&BTreeMap<String, String>>| {
+                    let labels = labels.cloned();
+                    destinations.add_selected(host.clone(), name, port.number, labels, &context)
                 };
                 let (before, after) = match changed {
-                    Some(own) => (selected(own.before), selected(own.after)),
+                    Some(Relabelled { before, after, .. }) => (
+                        selected(&label_map(before), Some(before)),
+                        selected(&label_map(after), Some(after)),
+                    ),
                     None => {
-                        let same = destinations.add(&written.destination, namespace, &context);
+                        let all = BTreeMap::new();
+                        let own = rules.subset(&host, subset, client).map(|own| &own.labels);
+                        let same =
+                            selected(subset, if subset.is_empty() { Some(&all) } else { own });
                         (same, same)
                     }
                 };
@@ -75,6 +76,19 @@ pub(in crate::policy) fn relabelled(
                     before: share(before),
                     after: share(after),
                 });
+            }
+        }
+    }
+    // Wider labels reach subsets that no route names; they are compared, too.
+    let hosts = subsets.iter().map(|own| &own.host).collect::<BTreeSet<_>>();
+    for host in hosts {
+        let known = rules.destination_rule(host, client);
+        for own in known.into_iter().flat_map(|rule| rule.subsets()) {
+            let is_redefined =
+                subsets.iter().any(|new| new.host == *host && new.subset == own.name);
+            if !is_redefined && !own.labels.is_empty() {
+                let labels = Some(own.labels.clone());
+                destinations.add_selected(host.clone(), &own.name, None, labels, &context);
             }
         }
     }
