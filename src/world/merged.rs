@@ -7,7 +7,7 @@ use crate::istio::{DestinationRule, PolicyInForce, Subset, WorkloadSelector};
 /// The DestinationRules of one namespace for one host as written, and as istiod merges them for those who may see them.
 #[derive(Debug, Default)]
 pub(super) struct HostRules {
-    /// All of them, sorted: those with a `workloadSelector` first, then by age.
+    /// All of them, those of other revisions included; sorted: those with a `workloadSelector` first, then by age.
     pub(super) written: Vec<Arc<DestinationRule>>,
     /// What clients of the namespace itself find.
     pub(super) local: Vec<Entry>,
@@ -38,7 +38,7 @@ impl HostRules {
         let mut merged = Self::default();
         let is_private_by_default =
             mesh.default_destination_rule_export_to.iter().any(|to| to == ".");
-        for rule in &written {
+        for rule in written.iter().filter(|rule| rule.metadata.is_in_revision(&mesh.revision)) {
             let namespace = rule.metadata.namespace.as_str();
             let export_to = match rule.spec.workload_selector {
                 Some(_) => BTreeSet::from([".".to_owned()]),

@@ -14,6 +14,8 @@ mod table;
 
 pub use carried::Carried;
 pub use classify::{Class, Movement};
+pub(super) use clients::users;
+pub use clients::{Asked, Clients, Why};
 pub use destinations::{Destination, Destinations};
 pub use relabelled::Relabelled;
 pub(super) use relabelled::relabelled;
@@ -24,7 +26,7 @@ use self::destinations::Context;
 use self::table::{RouteTable, kinds_of_traffic};
 use super::review::Review;
 use super::settings::PolicySpec;
-use crate::istio::{Condition, FieldPath, Host, Protocol, Timestamp, VirtualService};
+use crate::istio::{Condition, FieldPath, Host, Protocol, Timestamp};
 use crate::world::{Client, World};
 
 /// Shares smaller than this do not count: they are what floating point leaves over.
@@ -275,11 +277,6 @@ fn compare(
     };
     let flows = kinds_of_traffic(before, after).into_iter().filter_map(flow);
     flows.filter(|flow| flow.before.is_some() || flow.after.is_some()).collect()
-}
-
-/// The clients to ask about a VirtualService of `namespace`.
-pub(super) fn clients_of(object: &VirtualService, namespace: &str, world: &World) -> Vec<Client> {
-    clients::of(object, namespace, world)
 }
 
 /// When the present split was written.
