@@ -14,7 +14,7 @@ pub mod words;
 
 pub use change::{
     Asked, Base, Carried, Change, Class, Clients, Destination, Destinations, Flow, Movement,
-    Relabelled, Share, Side, Why, fractions,
+    Relabelled, Share, Shares, Side, Why, fractions,
 };
 pub use redefinition::{Redefinition, Selection, Shift, Use};
 pub use review::{Operation, Review, Write};

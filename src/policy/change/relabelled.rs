@@ -1,7 +1,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::destinations::{Context, Destinations};
-use super::{Base, Change, Flow, Share, Side, classify, fractions};
+use super::{Base, Change, Flow, Share, Shares, Side, classify, fractions};
 use crate::istio::{Condition, Destination, Host, Protocol, VirtualService};
 use crate::policy::settings::Roles;
 use crate::policy::words::label_map;
@@ -99,21 +99,26 @@ pub(in crate::policy) fn relabelled(
         let conditions = Condition::of_route(written, &object.spec.gateways);
         // Of several alternatives one that most people meet.
         let condition = conditions.iter().find(|own| !own.is_targeted()).or(conditions.first());
+        let side = |shares| Some(Side { route, shares: Shares::new(shares), is_own: true });
         Flow {
             protocol,
             condition: condition.cloned().unwrap_or_default(),
             base: Base::Stored,
-            before: Some(Side { route, shares: own.iter().map(|own| own.before).collect() }),
-            after: Some(Side { route, shares: own.iter().map(|own| own.after).collect() }),
+            next: Base::Stored,
+            before: side(own.iter().map(|own| own.before).collect()),
+            after: side(own.iter().map(|own| own.after).collect()),
+            gone: None,
+            wide: None,
             existed: true,
             falls: false,
             movements: Vec::new(),
         }
     };
     let mut flows = entries.chunk_by(|a, b| a.route == b.route).map(of_route).collect::<Vec<_>>();
-    let written = object.metadata.spec_written();
-    classify::movements(&mut flows, &mut destinations, &context, written);
-    Change { destinations, flows, clients }
+    let since = object.metadata.spec_written();
+    let mut all = flows.iter_mut().collect::<Vec<_>>();
+    let is_partial = classify::movements(&mut all, &mut destinations, &context, since);
+    Change { destinations, flows, elsewhere: Vec::new(), clients, is_partial }
 }
 
 /// An entry of a route.
