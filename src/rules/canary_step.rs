@@ -200,7 +200,7 @@ fn refusal(case: &Case<'_>, change: &Change, flow: &Flow, moved: &Movement) -> S
     let mut message = format!(
         "{} would go from {from} to {to} in one write; {}",
         destination.label,
-        limit(case, moved.from * 100.0)
+        case.policy.limit_in_words(moved.from * 100.0)
     );
     if let Some(origin) = origin(flow) {
         message.push_str(&format!("\n  {origin}"));
@@ -291,29 +291,9 @@ fn together_refusal(case: &Case<'_>, change: &Change, flow: &Flow) -> String {
         "{labels} together would go from {} to {} in one write; {}\n  Passes now: {names} up to {} together.",
         percent(from),
         percent(to),
-        limit(case, from * 100.0),
+        case.policy.limit_in_words(from * 100.0),
         number(most.floor())
     )
-}
-
-/// What the policy allows, in its own words.
-fn limit(case: &Case<'_>, from: f64) -> String {
-    let step = &case.policy.spec().step;
-    let whose = if case.policy.name() == "default" {
-        "policy default".to_owned()
-    } else {
-        format!("policy {}", case.policy.name())
-    };
-    if !step.ladder.is_empty() {
-        let rungs = step.ladder.iter().map(|rung| number(*rung)).collect::<Vec<_>>();
-        return format!("the steps here are {} ({whose})", list(&rungs));
-    }
-    match step.initial {
-        Some(initial) if from <= TOLERANCE && initial < step.max() => {
-            format!("a canary starts with {} % at the most here ({whose})", number(initial))
-        }
-        _ => format!("{} points is the most here ({whose})", number(step.max())),
-    }
 }
 
 /// Who served the requests, where the old object does not show it at the same place.
