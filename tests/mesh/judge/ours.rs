@@ -171,17 +171,22 @@ impl<'a> Ours<'a> {
             && !self.world.is_visible(host, self.client)
     }
 
-    /// Whether it is no service of this port but stands in a VirtualService beside other hosts: a sidecar routes it when one of
-    /// those is a service (`httproute.go` `selectVirtualServices` calls that a bug). No client reaches anything by it that the
-    /// gate judges.
+    /// Whether sidecars route the host by an accident of Istio's, which the gate does not follow:
+    ///
+    /// - it is no service of this port but stands in a VirtualService beside other hosts, one of which is (`httproute.go`
+    ///   `selectVirtualServices` calls that a bug);
+    /// - it is an alias, and both it and what it stands for have a VirtualService: whichever is older wins, because each makes
+    ///   a virtual host with both names.
     pub(crate) fn is_routed_by_accident(&self, host: &Host) -> bool {
         let routing = self.world.routing();
-        self.client.gateway.is_none()
-            && !self.is_known(host)
-            && routing
-                .virtual_services(host, self.client)
-                .iter()
-                .any(|own| own.spec.hosts.len() > 1)
+        let objects = |host: &Host| routing.virtual_services(host, self.client);
+        if self.client.gateway.is_some() {
+            return false;
+        }
+        if let Some(target) = self.world.alias_target(host) {
+            return !objects(host).is_empty() && !objects(&target).is_empty();
+        }
+        !self.is_known(host) && objects(host).iter().any(|own| own.spec.hosts.len() > 1)
     }
 
     /// Whether it is a service of the listener's port that this client may see.
