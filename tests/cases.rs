@@ -45,6 +45,9 @@ struct Case {
     /// No world is given at all.
     #[serde(default)]
     blank: bool,
+    /// Other clusters belong to the mesh.
+    #[serde(default)]
+    multi_cluster: bool,
 }
 
 fn main() {
@@ -103,7 +106,8 @@ fn answer(case: Case) -> Result<Verdict, Failed> {
     } else if case.blank {
         World::blank(Mesh::default())
     } else {
-        cluster::world(Mesh::default(), &objects(&case.world, case.cluster)?, "shop")
+        let mesh = Mesh { is_multi_cluster: case.multi_cluster, ..Mesh::default() };
+        cluster::world(mesh, &objects(&case.world, case.cluster)?, "shop")
     };
     let (old, new) = (case.old.map(whole), case.new.map(whole));
     let new = match case.operation.as_deref() {

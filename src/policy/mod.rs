@@ -13,10 +13,10 @@ mod verdict;
 pub mod words;
 
 pub use change::{
-    Asked, Base, Carried, Change, Class, Clients, Destination, Destinations, Flow, Movement, Share,
-    Side, Why, fractions,
+    Asked, Base, Carried, Change, Class, Clients, Destination, Destinations, Flow, Movement,
+    Relabelled, Share, Shares, Side, Why, fractions,
 };
-pub use redefinition::{Redefinition, Selection, Use};
+pub use redefinition::{Redefinition, Selection, Shift, Use};
 pub use review::{Operation, Review, Write};
 pub use rule::{Case, Definition, Entry, Gravity, Report, Rule, Stage};
 pub use selector::{LabelSelector, Operator, Requirement};

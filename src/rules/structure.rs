@@ -6,7 +6,7 @@ use crate::policy::{Action, Case, Report, Rule, Stage};
 
 /// An object that is broken for everyone is refused, whoever writes it.
 ///
-/// Refuses a destination without a host or with a host that can never be one (a wildcard, an IP address, characters no host
+/// Refuses a destination without a host or with a host that can never be one (`*`, an IP address, characters no host
 /// has), a negative weight or one above 2147483647, several destinations whose weights add up to 0 or to more than
 /// 4294967295, an object without any route, and a route that neither routes nor redirects nor answers.
 ///
@@ -115,6 +115,8 @@ fn impossible(host: &str) -> Option<String> {
     if host.is_empty() {
         return Some("the destination names no host".to_owned());
     }
+    // With a name behind it, a ServiceEntry may be called so.
+    let host = host.strip_prefix("*.").filter(|rest| !rest.is_empty()).unwrap_or(host);
     if host.contains('*') {
         return Some(format!("{host:?} is a wildcard; a destination is one host"));
     }

@@ -8,7 +8,7 @@ use crate::policy::words::{counted, label_map, labels, list, near_miss, percent}
 use crate::policy::{
     Action, Carried, Case, Change, Destination, Gravity, Reference, Report, Rule, Stage,
 };
-use crate::world::{HostKind, Kind, LabelledCount, Service};
+use crate::world::{HostKind, Kind, LabelledCount, Service, ServicePort};
 
 /// A destination that gets more traffic selects ready endpoints.
 ///
@@ -274,7 +274,8 @@ impl<'a> Asked<'a> {
     fn noun(&self) -> &'static str {
         match self.backend {
             Backend::Service(service)
-                if !self.case.world.has_workload_entries(&service.namespace) =>
+                if !service.selector.is_empty()
+                    && !self.case.world.has_workload_entries(&service.namespace) =>
             {
                 "pod"
             }
@@ -297,7 +298,7 @@ impl SubsetReady {
             // What nobody has seen yet may be what the subset selects.
             return asked.node_local(report);
         }
-        let found = Found::of(asked, endpoints.unready());
+        let found = Found::of(asked, ready + endpoints.unready());
         // Pods that were never made are absent, as in a dry run of everything; Pods with the wrong label are not.
         let is_absent = endpoints.unready() == 0 && found.meant.is_none() && found.unselected == 0;
         let gravity = if is_absent { case.if_absent(carried.gravity) } else { carried.gravity };
@@ -325,7 +326,7 @@ impl Asked<'_> {
             None => "nobody has said on which nodes they are".to_owned(),
         };
         let message = format!(
-            "{} would get 503 from clients on a node without a ready pod of {}: Service {} has internalTrafficPolicy: Local, and {nodes}\n  Run a pod of it on every node, or set internalTrafficPolicy: Cluster.",
+            "clients on a node without a ready pod of {1} would get 503 for their {0}: Service {2} has internalTrafficPolicy: Local, and {nodes}\n  Run a pod of it on every node, or set internalTrafficPolicy: Cluster.",
             percent(self.carried.share),
             self.destination.label,
             service.name
@@ -336,22 +337,24 @@ impl Asked<'_> {
     /// The pods are there, but no EndpointSlice lists them for this port.
     fn wrong_port(&self, others: u32) -> String {
         let Backend::Service(service) = self.backend else { return String::new() };
-        let port = service.ports.iter().find(|own| Some(own.number) == self.port);
-        let target = match port.and_then(|own| own.target.as_ref()) {
-            Some(target) => format!(
-                ", whose targetPort is {target:?}: their containers need a port of that name"
-            ),
-            None => String::new(),
+        let asked = |own: &&ServicePort| self.port.is_none_or(|port| own.number == port);
+        let mut ports = service.ports.iter().filter(asked);
+        let (which, target) = match (ports.next(), ports.next()) {
+            (Some(one), None) => (format!("port {}", one.number), one.target.as_ref()),
+            _ => ("its ports".to_owned(), None),
         };
-        let port = self.port.unwrap_or_default();
-        let verb = if others == 1 { "is" } else { "are" };
+        let target = target.map_or(String::new(), |name| {
+            format!("; its targetPort is {name:?}, so their containers need a port of that name")
+        });
         format!(
-            "{} would go to {}, which has no ready pod on port {port} (503 for that share)\n  {} {verb} ready on other ports of Service {}, and no EndpointSlice lists {} for port {port}{target}.\n  Passes: the same write as soon as they serve this port, or another port.",
+            "{} would go to {}, which has no ready pod on {which} (503 for that share)\n  {} {} ready, but no EndpointSlice lists {} for {which} of Service {}{target}.\n  Passes: the same write as soon as {} listed there.",
             percent(self.carried.share),
             self.destination.label,
             counted(others, "pod"),
-            service.name,
+            are(others),
             if others == 1 { "it" } else { "them" },
+            service.name,
+            if others == 1 { "it is" } else { "they are" },
         )
     }
 }
@@ -369,8 +372,8 @@ struct Found {
 }
 
 impl Found {
-    fn of(asked: &Asked<'_>, unready: u32) -> Self {
-        let Asked { case, destination, wanted, backend, port, .. } = *asked;
+    fn of(asked: &Asked<'_>, selected: u32) -> Self {
+        let Asked { case, destination, wanted, backend, .. } = *asked;
         let selector = backend.selector();
         let keys = selector.keys().chain(wanted.keys()).map(String::as_str).collect();
         let target = case.world.alias_target(&destination.host);
@@ -380,7 +383,9 @@ impl Found {
         for (key, value) in wanted {
             let values = groups.iter().flat_map(|group| &group.labels);
             let values = values.filter(|(own, _)| own == key).map(|(_, value)| value.as_str());
-            if let Some(close) = near_miss(value, values) {
+            // Where a pod runs is no slip of the pen.
+            let is_written = !key.contains("topology.") && key != "kubernetes.io/hostname";
+            if let Some(close) = near_miss(value, values).filter(|_| is_written) {
                 meant.get_or_insert_with(|| (key.clone(), close.to_owned()));
             }
         }
@@ -394,9 +399,10 @@ impl Found {
             match (*ready, *unready) {
                 (0, unready) => {
                     format!(
-                        "{} that {} not ready carry {said}",
+                        "{} that {} not ready {} {said}",
                         counted(unready, noun),
-                        are(unready)
+                        are(unready),
+                        carry(unready)
                     )
                 }
                 (ready, _) => format!(
@@ -412,9 +418,7 @@ impl Found {
             }
             _ => 0,
         };
-        let anywhere = case.world.selected(&destination.host, wanted, None);
-        let other_ports =
-            anywhere.filter(|_| port.is_some() && unready == 0).map_or(0, |found| found.ready());
+        let other_ports = if selected > 0 { 0 } else { case.world.ready_on_no_port(host, wanted) };
         Self { all: groups.iter().map(say).collect(), meant, unselected, other_ports }
     }
 }

@@ -17,6 +17,7 @@ mod nodes;
 mod pods;
 mod references;
 mod routing;
+mod selection;
 mod services;
 mod table;
 mod virtual_services;
@@ -378,6 +379,6 @@ impl World {
 
     /// The labels that the endpoints of a group carry themselves, in no order that means anything.
     pub fn labels(&self, group: GroupId) -> Vec<(&str, &str)> {
-        group.labels().map(|set| self.labels.pairs(set).collect()).unwrap_or_default()
+        group.labels.map(|set| self.labels.pairs(set).collect()).unwrap_or_default()
     }
 }

@@ -210,6 +210,57 @@ fn a_new_destination_rule_comes_before_what_names_it() {
 }
 
 #[test]
+fn a_subset_may_go_after_its_share_and_not_before() {
+    let strip = subsets(&["v1"]);
+    let desk = Desk::with(&[
+        ("world/now.yaml", &split(90, 10)),
+        ("right.yaml", &[split(100, 0), strip.clone()].join("---\n")),
+        ("wrong.yaml", &[strip, split(100, 0)].join("---\n")),
+    ]);
+    let check =
+        |file: &str| desk.run(&["check", "--world", WORLD, "--world", "world", "-o", "json", file]);
+    let right = judged(&check("right.yaml")).into_iter().map(|(_, _, allowed)| allowed);
+    assert_eq!(right.collect::<Vec<_>>(), [true, true]);
+    let wrong = check("wrong.yaml");
+    assert_eq!(
+        judged(&wrong),
+        [
+            ("DestinationRule".to_owned(), "UPDATE".to_owned(), false),
+            ("VirtualService".to_owned(), "UPDATE".to_owned(), true),
+        ]
+    );
+    assert_eq!(wrong.json()["reviews"][0]["violations"][0]["rule"], "subset-in-use");
+}
+
+#[test]
+fn deletions_are_judged_one_after_the_other() {
+    let (route, rule) = (split(90, 10), subsets(&["v1", "v2"]));
+    let desk = Desk::with(&[
+        ("world/now.yaml", &route),
+        ("right.yaml", &[route.clone(), rule.clone()].join("---\n")),
+        ("wrong.yaml", &[rule.clone(), route.clone()].join("---\n")),
+        ("rule.yaml", &rule),
+    ]);
+    let check = |file: &str| {
+        desk.run(&["check", "--delete", "--world", WORLD, "--world", "world", "-o", "json", file])
+    };
+    let allowed = |file: &str| {
+        let judged = judged(&check(file)).into_iter();
+        judged.map(|(_, verb, allowed)| {
+            assert_eq!(verb, "DELETE");
+            allowed
+        })
+    };
+    assert_eq!(allowed("right.yaml").collect::<Vec<_>>(), [true, true]);
+    assert_eq!(allowed("wrong.yaml").collect::<Vec<_>>(), [false, true]);
+    assert_eq!(check("rule.yaml").code(), 1);
+    // What is given is taken for stored where nothing else is known of it.
+    let alone = desk.run(&["check", "--delete", "--world", WORLD, "right.yaml"]);
+    assert_eq!(alone.code(), 0, "{}{}", alone.out(), alone.err());
+    assert!(alone.out().starts_with("admitted: VirtualService shop/reviews (DELETE)\n"));
+}
+
+#[test]
 fn standard_input_lists_and_json_are_read() {
     let desk = Desk::with(&[("old.yaml", &split(99, 1))]);
     let list = format!(
