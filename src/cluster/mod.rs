@@ -26,7 +26,7 @@ pub use client::{ClientError, client};
 pub use feed::{Feed, Next};
 pub use files::{Document, FileError, load, parse};
 pub use index::{Index, Progress};
-pub use live::LiveReadError;
+pub use live::{LiveReadError, requests};
 pub use offline::{object_in, world};
 pub use question::MOST_REQUESTS;
 pub use read::object;
