@@ -76,7 +76,7 @@ fn decide(policy: &Policy, review: &Review, world: &World) -> Verdict {
         }
         Operation::VirtualService(write) => match write.written() {
             Some(new) => decide_routes(policy, review, new, world),
-            None => Verdict::allow(Basis::NotJudged),
+            None => decide_removal(policy, review, world),
         },
         Operation::DestinationRule(write) => decide_definition(policy, review, write, world),
         Operation::Unreadable { kind: Kind::VirtualService, path, reason } => {
@@ -111,6 +111,9 @@ fn decide_routes(policy: &Policy, review: &Review, new: &VirtualService, world: 
     }
     if !is_blind {
         findings.extend(judge.traffic(new, &change));
+        if review.old_object().is_none() {
+            findings.extend(judge.presence(new, &change));
+        }
     }
     if harmless {
         for finding in &mut findings {
@@ -120,6 +123,34 @@ fn decide_routes(policy: &Policy, review: &Review, new: &VirtualService, world: 
             if change.is_evacuation() { Basis::Evacuation } else { Basis::Lowering },
             findings,
         );
+    }
+    Verdict::of(Basis::Rules, findings)
+}
+
+/// A VirtualService that goes away.
+fn decide_removal(policy: &Policy, review: &Review, world: &World) -> Verdict {
+    let Some(old) = review.old_object().filter(|_| !world.is_blank()) else {
+        return Verdict::allow(Basis::NotJudged);
+    };
+    let missing = EVIDENCE.into_iter().filter(|&kind| !world.knows(kind)).collect::<Vec<_>>();
+    let is_blind = !missing.is_empty();
+    let Some(change) = Change::of(review, policy.spec(), world, is_blind) else {
+        return Verdict::allow(Basis::NotJudged);
+    };
+    if is_blind {
+        // Only where a policy wants deletions refused is there anything to wait for.
+        let waits = policy
+            .rules
+            .iter()
+            .any(|rule| rule.entry.stage == Stage::Presence && rule.action == Action::Deny);
+        return if waits { Verdict::undecided(missing) } else { Verdict::allow(Basis::Blind) };
+    }
+    let judge = Judge { policy, review, world };
+    let mut findings = judge.presence(old, &change);
+    if !change.moves() || change.is_harmless() {
+        for finding in &mut findings {
+            finding.action = finding.action.max(Action::Warn);
+        }
     }
     Verdict::of(Basis::Rules, findings)
 }
@@ -214,6 +245,14 @@ impl Judge<'_> {
     /// The findings of the rules that compare traffic.
     fn traffic(&self, new: &VirtualService, change: &Change) -> Vec<Finding> {
         self.ask(new, Some(change), Stage::Traffic)
+            .into_iter()
+            .map(|reported| reported.finding)
+            .collect()
+    }
+
+    /// The findings of the rules about who is in force.
+    fn presence(&self, object: &VirtualService, change: &Change) -> Vec<Finding> {
+        self.ask(object, Some(change), Stage::Presence)
             .into_iter()
             .map(|reported| reported.finding)
             .collect()

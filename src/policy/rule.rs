@@ -38,6 +38,8 @@ pub enum Stage {
     Text,
     /// It compares traffic before and after, and looks things up.
     Traffic,
+    /// It says which VirtualService is in force from now on, where one comes or goes.
+    Presence,
     /// It judges DestinationRules by those who send requests to their subsets.
     Definition,
 }
@@ -47,7 +49,7 @@ pub enum Stage {
 pub struct Case<'a> {
     /// The write.
     pub review: &'a Review,
-    /// The object to judge: the new one, or the stored one when the ratchet asks what was wrong before.
+    /// The object to judge: the new one; the stored one when the ratchet asks what was wrong before, and where it goes away.
     pub object: &'a VirtualService,
     /// How the write moves traffic; `None` while only text is judged.
     pub change: Option<&'a Change>,
