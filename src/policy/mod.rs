@@ -80,7 +80,7 @@ fn decide(policy: &Policy, review: &Review, world: &World) -> Verdict {
         }
         Operation::VirtualService(write) => match write.written() {
             Some(new) => decide_routes(policy, review, new, world),
-            None => Verdict::allow(Basis::NotJudged),
+            None => decide_removal(policy, review, world),
         },
         Operation::DestinationRule(write) => decide_definition(policy, review, write, world),
         Operation::Unreadable { kind: Kind::VirtualService, path, reason } => {
@@ -118,6 +118,9 @@ fn decide_routes(policy: &Policy, review: &Review, new: &VirtualService, world: 
     }
     if !is_blind {
         findings.extend(judge.traffic(new, &change, Stage::Traffic));
+        if review.old_object().is_none() {
+            findings.extend(judge.traffic(new, &change, Stage::Presence));
+        }
     }
     if harmless {
         for finding in &mut findings {
@@ -127,6 +130,34 @@ fn decide_routes(policy: &Policy, review: &Review, new: &VirtualService, world: 
             if change.is_evacuation() { Basis::Evacuation } else { Basis::Lowering },
             findings,
         );
+    }
+    Verdict::of(Basis::Rules, findings)
+}
+
+/// A VirtualService that goes away.
+fn decide_removal(policy: &Policy, review: &Review, world: &World) -> Verdict {
+    let Some(old) = review.old_object().filter(|_| !world.is_blank()) else {
+        return Verdict::allow(Basis::NotJudged);
+    };
+    let missing = EVIDENCE.into_iter().filter(|&kind| !world.knows(kind)).collect::<Vec<_>>();
+    let is_blind = !missing.is_empty();
+    let Some(change) = Change::of(review, policy.spec(), world, is_blind) else {
+        return Verdict::allow(Basis::NotJudged);
+    };
+    if is_blind {
+        // Only where a policy wants deletions refused is there anything to wait for.
+        let waits = policy
+            .rules
+            .iter()
+            .any(|rule| rule.entry.stage == Stage::Presence && rule.action == Action::Deny);
+        return if waits { Verdict::undecided(missing) } else { Verdict::allow(Basis::Blind) };
+    }
+    let judge = Judge { policy, review, world };
+    let mut findings = judge.traffic(old, &change, Stage::Presence);
+    if !change.moves() || change.is_harmless() {
+        for finding in &mut findings {
+            finding.action = finding.action.max(Action::Warn);
+        }
     }
     Verdict::of(Basis::Rules, findings)
 }
@@ -222,9 +253,9 @@ impl Judge<'_> {
         found.into_iter().map(|reported| reported.finding).collect()
     }
 
-    /// The findings of the rules that compare traffic or load.
-    fn traffic(&self, new: &VirtualService, change: &Change, stage: Stage) -> Vec<Finding> {
-        self.ask(new, Some(change), stage).into_iter().map(|reported| reported.finding).collect()
+    /// The findings of the rules that are asked with the change at hand.
+    fn traffic(&self, object: &VirtualService, change: &Change, stage: Stage) -> Vec<Finding> {
+        self.ask(object, Some(change), stage).into_iter().map(|reported| reported.finding).collect()
     }
 
     fn ask(&self, object: &VirtualService, change: Option<&Change>, stage: Stage) -> Vec<Reported> {

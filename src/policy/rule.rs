@@ -41,6 +41,8 @@ pub enum Stage {
     /// It compares load before and after, that of mirrors included: asked also where no share moves, for a copy of the requests
     /// is load and no share.
     Load,
+    /// It says which VirtualService is in force from now on, where one comes or goes.
+    Presence,
     /// It judges DestinationRules by those who send requests to their subsets.
     Definition,
 }
@@ -50,7 +52,7 @@ pub enum Stage {
 pub struct Case<'a> {
     /// The write.
     pub review: &'a Review,
-    /// The object to judge: the new one, or the stored one when the ratchet asks what was wrong before.
+    /// The object to judge: the new one; the stored one when the ratchet asks what was wrong before, and where it goes away.
     pub object: &'a VirtualService,
     /// How the write moves traffic; `None` while only text is judged.
     pub change: Option<&'a Change>,

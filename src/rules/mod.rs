@@ -16,6 +16,7 @@ mod structure;
 mod subset_defined;
 mod subset_in_use;
 mod subset_ready;
+mod vs_in_use;
 mod weight_sum;
 
 use crate::policy::Entry;
@@ -28,6 +29,7 @@ pub static ALL: &[Entry] = &[
     Entry::of::<subset_defined::SubsetDefined>(),
     Entry::of::<subset_ready::SubsetReady>(),
     Entry::of::<subset_in_use::SubsetInUse>(),
+    Entry::of::<vs_in_use::VsInUse>(),
     Entry::of::<destination_exists::DestinationExists>(),
     Entry::of::<route_reachable::RouteReachable>(),
     Entry::of::<default_route::DefaultRoute>(),
