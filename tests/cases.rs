@@ -48,6 +48,38 @@ struct Case {
     /// Other clusters belong to the mesh.
     #[serde(default)]
     multi_cluster: bool,
+    /// What istiod was told, as flags say it; what its ConfigMap says may lie in `cluster`.
+    #[serde(default)]
+    mesh: Flags,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+struct Flags {
+    revision: Option<String>,
+    domain: Option<String>,
+    plain_destination_rule_merge: bool,
+}
+
+/// The mesh's settings: of the case, then of the ConfigMap among its objects.
+fn mesh(flags: &Flags, is_multi_cluster: bool, documents: &[Document]) -> Mesh {
+    let mut mesh = Mesh {
+        is_multi_cluster,
+        has_enhanced_merge: !flags.plain_destination_rule_merge,
+        ..Mesh::default()
+    };
+    mesh.revision = flags.revision.clone().unwrap_or(mesh.revision);
+    mesh.domain = flags.domain.clone().unwrap_or(mesh.domain);
+    let name = cluster::MeshConfigName::of(&mesh.root_namespace, &mesh.revision);
+    if let cluster::Reading::Found(config) = cluster::mesh_config_in(documents, &name) {
+        mesh.default_virtual_service_export_to = config.default_virtual_service_export_to;
+        mesh.default_destination_rule_export_to = config.default_destination_rule_export_to;
+        mesh.default_service_export_to = config.default_service_export_to;
+        if !config.root_namespace.is_empty() {
+            mesh.root_namespace = config.root_namespace;
+        }
+    }
+    mesh
 }
 
 fn main() {
@@ -106,8 +138,9 @@ fn answer(case: Case) -> Result<Verdict, Failed> {
     } else if case.blank {
         World::blank(Mesh::default())
     } else {
-        let mesh = Mesh { is_multi_cluster: case.multi_cluster, ..Mesh::default() };
-        cluster::world(mesh, &objects(&case.world, case.cluster)?, "shop")
+        let documents = objects(&case.world, case.cluster)?;
+        let mesh = mesh(&case.mesh, case.multi_cluster, &documents);
+        cluster::world(mesh, &documents, "shop")
     };
     let (old, new) = (case.old.map(whole), case.new.map(whole));
     let new = match case.operation.as_deref() {
