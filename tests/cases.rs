@@ -10,7 +10,7 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use sluicegate::cluster::{self, Document};
-use sluicegate::policy::{Operation, Policies, Policy, Review, Verdict, evaluate};
+use sluicegate::policy::{Action, Operation, Policies, Policy, Review, Verdict, evaluate};
 use sluicegate::rules;
 use sluicegate::world::{Kind, Mesh, World};
 
@@ -166,7 +166,15 @@ fn answer(case: Case) -> Result<Verdict, Failed> {
         user: case.user,
         dry_run: case.dry_run,
     };
-    Ok(evaluate(policies.in_force(&review, &world), &review, &world))
+    let verdict = evaluate(policies.in_force(&review, &world), &review, &world);
+    for finding in verdict.of_action(Action::Deny) {
+        // A refusal that costs more could never be confirmed, and its write would get 503 for ever.
+        let reads = cluster::requests(&finding.rests_on, &world);
+        if reads > cluster::MOST_REQUESTS {
+            return Err(format!("{reads} live reads would confirm {finding}").into());
+        }
+    }
+    Ok(verdict)
 }
 
 /// The objects of the named worlds and of the case; the last one of a kind and name counts.

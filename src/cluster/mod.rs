@@ -27,7 +27,7 @@ pub use client::{ClientError, client};
 pub use feed::{Feed, Next};
 pub use files::{Document, FileError, load, parse};
 pub use index::{Index, Progress};
-pub use live::LiveReadError;
+pub use live::{LiveReadError, requests};
 pub use mesh_config::{
     MeshConfig, MeshConfigName, Reading, follow_mesh_config, mesh_config, mesh_config_in, say,
 };

@@ -13,6 +13,9 @@ use crate::world::{ANY_NAMESPACE, Client, HostKind, Kind};
 
 /// A subset that carries traffic keeps its definition and its endpoints.
 ///
+/// Reads: the DestinationRule before and after. Looks up every VirtualService that sends requests to its host, and the
+/// endpoints.
+///
 /// Judges DestinationRules that are created, changed or deleted, by comparing what the clients of every VirtualService find
 /// before and after. Refuses a write after which a share above 0 names a subset that its clients find no more, or that selects
 /// no ready endpoint any more: that share would be answered with 503, and nothing falls back to another subset.
@@ -27,6 +30,13 @@ use crate::world::{ANY_NAMESPACE, Client, HostKind, Kind};
 /// subsets; the deletion of a rule while another one defines the same subsets. A mere warning: a dry run, whose other objects
 /// the server does not have; clients that are not there. Before anybody is refused, the VirtualServices, the
 /// DestinationRules and the endpoints are read again from the API server.
+///
+/// Why: a VirtualService names a subset, and another object says what that is: whoever edits the one does not see the
+/// other.
+///
+/// Refused: the deletion of subset v1 from the DestinationRule while a VirtualService gives v1 a share.
+///
+/// Passes: the same after no VirtualService names v1 any more.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub(super) struct SubsetInUse {}
@@ -74,7 +84,7 @@ impl Rule for SubsetInUse {
                 gravity(first),
                 path(case, first),
                 message(case, &own),
-                rests_on(case, first.object, &first.host, &first.client),
+                rests_on(case, first.object, &first.host, &first.client, first.after.is_some()),
             );
         }
         check_shifts(case, report);
@@ -126,7 +136,7 @@ fn check_shifts(case: &Definition<'_>, report: &mut Report<'_>) {
             gravity,
             labels_path(case, subset.map(|own| own.subset)),
             rise_message(case, &rise, subset),
-            rests_on(case, shift.object, &to.host, &shift.client),
+            rests_on(case, shift.object, &to.host, &shift.client, true),
         );
     }
 }
@@ -386,37 +396,34 @@ fn full(rule: &DestinationRule) -> String {
     format!("{}/{}", rule.metadata.namespace, rule.metadata.name)
 }
 
+/// What is read again before anybody is refused: that the share is there, and what it would miss. Other rules decide whether a
+/// subset is still defined; whether anything answers, the endpoints do. Both together would cost more reads than a review has.
 fn rests_on(
     case: &Definition<'_>,
     object: &VirtualService,
     host: &Host,
     client: &Client,
+    is_defined: bool,
 ) -> Vec<Reference> {
     let mut found =
         vec![Reference::VirtualServices { namespace: object.metadata.namespace.clone() }];
-    let mut namespaces = vec![
+    match case.world.host(host) {
+        Some(HostKind::Service(service)) if is_defined => {
+            let (namespace, service) = (service.namespace.clone(), service.name.clone());
+            found.push(Reference::Endpoints { namespace, service });
+            return found;
+        }
+        Some(HostKind::ServiceEntry(_)) if is_defined => found.push(Reference::ServiceEntries),
+        _ => {}
+    }
+    let namespaces = BTreeSet::from([
         case.review.namespace.as_str(),
         client.namespace.as_str(),
         case.world.host_namespace(host).unwrap_or_default(),
         case.world.mesh().root_namespace.as_str(),
-    ];
-    namespaces.retain(|namespace| *namespace != ANY_NAMESPACE);
-    namespaces.sort_unstable();
-    namespaces.dedup();
-    found.extend(
-        namespaces
-            .into_iter()
-            .map(|namespace| Reference::DestinationRules { namespace: namespace.to_owned() }),
-    );
-    match case.world.host(host) {
-        Some(HostKind::Service(service)) => {
-            let (namespace, name) = (service.namespace.clone(), service.name.clone());
-            let service = name.clone();
-            found.push(Reference::Service { namespace: namespace.clone(), name });
-            found.push(Reference::Endpoints { namespace, service });
-        }
-        Some(HostKind::ServiceEntry(_)) => found.push(Reference::ServiceEntries),
-        _ => {}
-    }
+    ]);
+    let namespaces = namespaces.into_iter().filter(|namespace| *namespace != ANY_NAMESPACE);
+    let rules = |namespace: &str| Reference::DestinationRules { namespace: namespace.to_owned() };
+    found.extend(namespaces.map(rules));
     found
 }
