@@ -25,6 +25,8 @@ pub use settings::{
 };
 pub use verdict::{Action, Basis, Finding, Reference, Verdict};
 
+use std::collections::HashMap;
+
 use self::rule::Reported;
 use self::settings::ActiveRule;
 use crate::istio::{DestinationRule, VirtualService};
@@ -193,16 +195,17 @@ impl Judge<'_> {
     fn text(&self, new: &VirtualService, stage: Stage) -> Vec<Finding> {
         let mut found = self.ask(new, None, stage);
         if let Some(old) = self.review.old_object().filter(|_| !found.is_empty()) {
-            let mut before = self.ask(old, None, stage);
+            let mut before: HashMap<(&str, String), Vec<f64>> = HashMap::new();
+            for Reported { finding, key, severity } in self.ask(old, None, stage) {
+                before.entry((finding.rule, key)).or_default().push(severity);
+            }
             for reported in &mut found {
-                let same = |old: &Reported| {
-                    old.finding.rule == reported.finding.rule
-                        && old.key == reported.key
-                        && old.severity >= reported.severity - 1e-9
-                };
+                let key = (reported.finding.rule, std::mem::take(&mut reported.key));
+                let Some(known) = before.get_mut(&key) else { continue };
                 // Each old violation excuses one of the new object: a second one of its kind is new.
-                if let Some(at) = before.iter().position(same) {
-                    before.swap_remove(at);
+                let as_bad = |old: &f64| *old >= reported.severity - 1e-9;
+                if let Some(at) = known.iter().position(as_bad) {
+                    known.swap_remove(at);
                     reported.finding.action = reported.finding.action.max(Action::Warn);
                     reported.finding.message.push_str("\n  It was so before this write.");
                 }

@@ -1,8 +1,10 @@
 //! Everything that needs neither a server nor a cluster: the rules of the house, what must hold for every write, and the
 //! command line.
 
+mod bounded;
 mod check;
 mod destination_rules;
 mod house;
+mod oracle;
 mod properties;
 mod virtual_services;
