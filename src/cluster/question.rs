@@ -26,8 +26,7 @@ pub(super) struct Question {
 pub(super) fn plan(references: &[Reference], world: &World) -> Vec<Question> {
     let mut services: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
     let mut endpoints: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
-    let mut rules: BTreeSet<&str> = BTreeSet::new();
-    let mut routes: BTreeSet<&str> = BTreeSet::new();
+    let mut written: BTreeMap<Kind, BTreeSet<&str>> = BTreeMap::new();
     let mut entries = false;
     for reference in references {
         match reference {
@@ -36,6 +35,7 @@ pub(super) fn plan(references: &[Reference], world: &World) -> Vec<Question> {
             | Reference::Endpoints { namespace, .. }
             | Reference::DestinationRules { namespace }
             | Reference::VirtualServices { namespace }
+            | Reference::Gateways { namespace }
                 if !is_label(namespace) => {}
             Reference::Service { name: service, .. } | Reference::Endpoints { service, .. }
                 if !is_label(service) => {}
@@ -46,10 +46,13 @@ pub(super) fn plan(references: &[Reference], world: &World) -> Vec<Question> {
                 endpoints.entry(namespace).or_default().insert(service.clone());
             }
             Reference::DestinationRules { namespace } => {
-                rules.insert(namespace);
+                written.entry(Kind::DestinationRule).or_default().insert(namespace);
             }
             Reference::VirtualServices { namespace } => {
-                routes.insert(namespace);
+                written.entry(Kind::VirtualService).or_default().insert(namespace);
+            }
+            Reference::Gateways { namespace } => {
+                written.entry(Kind::Gateway).or_default().insert(namespace);
             }
             Reference::ServiceEntries => entries = true,
         }
@@ -91,7 +94,7 @@ pub(super) fn plan(references: &[Reference], world: &World) -> Vec<Question> {
         questions.push(all(Kind::ServiceEntry, "", Scope::All));
     }
     // Objects that people write are few: those of all namespaces in one request are less work than a second request.
-    for (kind, namespaces) in [(Kind::VirtualService, routes), (Kind::DestinationRule, rules)] {
+    for (kind, namespaces) in written {
         let mut namespaces = namespaces.into_iter();
         match (namespaces.next(), namespaces.next()) {
             (Some(one), None) => {

@@ -3,7 +3,9 @@
 //! [`evaluate`] is the product. The webhook, the command line and the tests differ only in who fills its three arguments.
 
 mod change;
+mod lookup;
 mod names;
+mod parameters;
 mod redefinition;
 mod review;
 mod rule;
@@ -13,10 +15,12 @@ mod verdict;
 pub mod words;
 
 pub use change::{
-    Asked, Base, Carried, Change, Class, Clients, Destination, Destinations, Flow, Movement, Share,
-    Shares, Side, Why, fractions,
+    Asked, Base, Carried, Change, Class, Clients, Destination, Destinations, Flow, Movement,
+    Relabelled, Share, Shares, Side, Why, fractions,
 };
-pub use redefinition::{Redefinition, Selection, Use};
+pub use lookup::Target;
+pub use parameters::{Factor, Percentage};
+pub use redefinition::{Redefinition, Selection, Shift, Use};
 pub use review::{Operation, Review, Write};
 pub use rule::{Case, Definition, Entry, Gravity, Report, Rule, Stage};
 pub use selector::{LabelSelector, Operator, Requirement};
@@ -78,7 +82,7 @@ fn decide(policy: &Policy, review: &Review, world: &World) -> Verdict {
         }
         Operation::VirtualService(write) => match write.written() {
             Some(new) => decide_routes(policy, review, new, world),
-            None => Verdict::allow(Basis::NotJudged),
+            None => decide_removal(policy, review, world),
         },
         Operation::DestinationRule(write) => decide_definition(policy, review, write, world),
         Operation::Unreadable { kind: Kind::VirtualService, path, reason } => {
@@ -104,6 +108,9 @@ fn decide_routes(policy: &Policy, review: &Review, new: &VirtualService, world: 
     let Some(change) = Change::of(review, policy.spec(), world, is_blind) else {
         return Verdict::allow(Basis::NotJudged);
     };
+    if !is_blind {
+        findings.extend(judge.traffic(new, &change, Stage::Load));
+    }
     if !change.moves() {
         return Verdict::of(Basis::Text, findings);
     }
@@ -112,7 +119,10 @@ fn decide_routes(policy: &Policy, review: &Review, new: &VirtualService, world: 
         return Verdict::undecided(missing);
     }
     if !is_blind {
-        findings.extend(judge.traffic(new, &change));
+        findings.extend(judge.traffic(new, &change, Stage::Traffic));
+        if review.old_object().is_none() {
+            findings.extend(judge.traffic(new, &change, Stage::Presence));
+        }
     }
     if harmless {
         for finding in &mut findings {
@@ -122,6 +132,34 @@ fn decide_routes(policy: &Policy, review: &Review, new: &VirtualService, world: 
             if change.is_evacuation() { Basis::Evacuation } else { Basis::Lowering },
             findings,
         );
+    }
+    Verdict::of(Basis::Rules, findings)
+}
+
+/// A VirtualService that goes away.
+fn decide_removal(policy: &Policy, review: &Review, world: &World) -> Verdict {
+    let Some(old) = review.old_object().filter(|_| !world.is_blank()) else {
+        return Verdict::allow(Basis::NotJudged);
+    };
+    let missing = EVIDENCE.into_iter().filter(|&kind| !world.knows(kind)).collect::<Vec<_>>();
+    let is_blind = !missing.is_empty();
+    let Some(change) = Change::of(review, policy.spec(), world, is_blind) else {
+        return Verdict::allow(Basis::NotJudged);
+    };
+    if is_blind {
+        // Only where a policy wants deletions refused is there anything to wait for.
+        let waits = policy
+            .rules
+            .iter()
+            .any(|rule| rule.entry.stage == Stage::Presence && rule.action == Action::Deny);
+        return if waits { Verdict::undecided(missing) } else { Verdict::allow(Basis::Blind) };
+    }
+    let judge = Judge { policy, review, world };
+    let mut findings = judge.traffic(old, &change, Stage::Presence);
+    if !change.moves() || change.is_harmless() {
+        for finding in &mut findings {
+            finding.action = finding.action.max(Action::Warn);
+        }
     }
     Verdict::of(Basis::Rules, findings)
 }
@@ -196,37 +234,41 @@ impl Judge<'_> {
         let mut found = self.ask(new, None, stage);
         if let Some(old) = self.review.old_object().filter(|_| !found.is_empty()) {
             let mut before: HashMap<(&str, String), Vec<f64>> = HashMap::new();
-            for Reported { finding, key, severity } in self.ask(old, None, stage) {
+            for Reported { finding, key, severity, .. } in self.ask(old, None, stage) {
                 before.entry((finding.rule, key)).or_default().push(severity);
             }
-            for reported in &mut found {
+            found.retain_mut(|reported| {
                 let key = (reported.finding.rule, std::mem::take(&mut reported.key));
-                let Some(known) = before.get_mut(&key) else { continue };
+                let Some(known) = before.get_mut(&key) else { return true };
                 // Each old violation excuses one of the new object: a second one of its kind is new.
                 let as_bad = |old: &f64| *old >= reported.severity - 1e-9;
                 if let Some(at) = known.iter().position(as_bad) {
                     known.swap_remove(at);
+                    if reported.is_advice {
+                        return false;
+                    }
                     reported.finding.action = reported.finding.action.max(Action::Warn);
                     reported.finding.message.push_str("\n  It was so before this write.");
                 }
-            }
+                true
+            });
         }
         found.into_iter().map(|reported| reported.finding).collect()
     }
 
-    /// The findings of the rules that compare traffic.
-    fn traffic(&self, new: &VirtualService, change: &Change) -> Vec<Finding> {
-        self.ask(new, Some(change), Stage::Traffic)
-            .into_iter()
-            .map(|reported| reported.finding)
-            .collect()
+    /// The findings of the rules that are asked with the change at hand.
+    fn traffic(&self, object: &VirtualService, change: &Change, stage: Stage) -> Vec<Finding> {
+        self.ask(object, Some(change), stage).into_iter().map(|reported| reported.finding).collect()
     }
 
     fn ask(&self, object: &VirtualService, change: Option<&Change>, stage: Stage) -> Vec<Reported> {
         let case =
             Case { review: self.review, object, change, world: self.world, policy: self.policy };
         let mut found = Vec::new();
-        let can_look = |rule: &ActiveRule| rule.entry.reads.is_empty() || !self.world.is_blank();
+        // A rule that reads text may have something to say without looking anything up, and asks by itself.
+        let can_look = |rule: &ActiveRule| {
+            stage <= Stage::Text || rule.entry.reads.is_empty() || !self.world.is_blank()
+        };
         let asked = self
             .policy
             .rules

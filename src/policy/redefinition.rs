@@ -2,11 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use super::change::{clients_of, fractions};
+use super::change::{Change, Clients, Relabelled, fractions, relabelled, users};
 use super::review::Review;
 use super::rule::Gravity;
-use super::settings::Policy;
-use crate::istio::{Condition, DestinationRule, FieldPath, Host, Protocol, VirtualService};
+use super::settings::{Policy, Roles};
+use crate::istio::{Condition, DestinationRule, FieldPath, Host, Protocol, Route, VirtualService};
 use crate::world::{ANY_NAMESPACE, Client, Endpoints, Rules, World};
 
 /// A share of a route that some clients send somewhere else, or nowhere, after the write.
@@ -50,6 +50,11 @@ impl Selection<'_> {
     pub fn is_dead(&self) -> bool {
         self.endpoints.as_ref().is_some_and(|endpoints| endpoints.ready() == 0)
     }
+
+    /// Whether it is known that somebody answers there.
+    pub fn is_alive(&self) -> bool {
+        self.endpoints.as_ref().is_some_and(|endpoints| endpoints.ready() > 0)
+    }
 }
 
 /// How a write of a DestinationRule changes what subsets stand for.
@@ -65,14 +70,32 @@ pub struct Redefinition<'a> {
     pub after: Rules<'a>,
     /// The shares whose subset some clients find no more, or find to be something else; one for each subset and change.
     pub uses: Vec<Use<'a>>,
+    /// How the traffic of VirtualServices moves because a subset selects other pods, where both sides answer.
+    pub shifts: Vec<Shift<'a>>,
+}
+
+/// Traffic that moves although no VirtualService changes.
+#[derive(Debug)]
+pub struct Shift<'a> {
+    /// Whose routes they are.
+    pub object: &'a VirtualService,
+    /// One of the clients.
+    pub client: Client,
+    /// What it may cost the writer.
+    pub gravity: Gravity,
+    /// How it moves; the destinations are named by their labels.
+    pub change: Change,
+    /// The subsets that select by other labels now.
+    pub subsets: Vec<Relabelled<'a>>,
 }
 
 /// What some clients make of one subset of one host.
 type Pair<'a> = (Option<Selection<'a>>, Option<Selection<'a>>);
 
-/// A client and what it may cost if it loses.
-struct Asked {
-    client: Client,
+/// Clients who lose only together, because it is not known which of them there is, and what it may cost if they do.
+#[derive(Clone, PartialEq)]
+struct Group {
+    clients: Vec<Client>,
     gravity: Gravity,
 }
 
@@ -82,7 +105,7 @@ impl<'a> Redefinition<'a> {
         review: &'a Review,
         (old, new): (Option<&'a DestinationRule>, Option<&'a DestinationRule>),
         (before, after): (Rules<'a>, Rules<'a>),
-        policy: &Policy,
+        policy: &'a Policy,
         world: &'a World,
     ) -> Self {
         let mut comparison = Comparison {
@@ -91,6 +114,8 @@ impl<'a> Redefinition<'a> {
             after,
             known: HashMap::new(),
             found: BTreeMap::new(),
+            shifts: Vec::new(),
+            roles: &policy.spec().roles,
             is_lenient: review.dry_run && !policy.spec().dry_run.enforce_references,
         };
         let domain = &world.mesh().domain;
@@ -101,17 +126,46 @@ impl<'a> Redefinition<'a> {
             for object in world.users_of(&host) {
                 let metadata = &object.metadata;
                 if seen.insert((&metadata.namespace, &metadata.name)) {
-                    let own = own_clients(review, [old, new], object, world);
-                    comparison.compare(object, &own);
+                    comparison.compare(object, &named_clients(review, [old, new], world));
                 }
             }
         }
-        Self { old, new, before, after, uses: comparison.found.into_values().collect() }
+        let Comparison { found, shifts, .. } = comparison;
+        Self { old, new, before, after, uses: found.into_values().collect(), shifts }
     }
 }
 
 /// Per host, subset and kind of change the share that weighs most.
 type Found<'a> = BTreeMap<(Host, &'a str, bool, bool), Use<'a>>;
+
+/// What of a VirtualService some client finds to be somewhere else.
+struct View<'a> {
+    client: Client,
+    gravity: Gravity,
+    subsets: BTreeSet<Relabelled<'a>>,
+    routes: BTreeSet<(Protocol, usize)>,
+}
+
+impl<'a> View<'a> {
+    fn add(&mut self, subset: Relabelled<'a>, route: (Protocol, usize)) {
+        self.subsets.insert(subset);
+        self.routes.insert(route);
+    }
+}
+
+/// The view of this client.
+fn view<'v, 'a>(
+    views: &'v mut Vec<View<'a>>,
+    client: &Client,
+    gravity: Gravity,
+) -> &'v mut View<'a> {
+    let at = views.iter().position(|view| view.client == *client).unwrap_or_else(|| {
+        let (subsets, routes) = (BTreeSet::new(), BTreeSet::new());
+        views.push(View { client: client.clone(), gravity, subsets, routes });
+        views.len() - 1
+    });
+    &mut views[at]
+}
 
 struct Comparison<'a> {
     world: &'a World,
@@ -119,31 +173,61 @@ struct Comparison<'a> {
     after: Rules<'a>,
     known: HashMap<(Client, Host, &'a str), Pair<'a>>,
     found: Found<'a>,
+    shifts: Vec<Shift<'a>>,
+    roles: &'a Roles,
     is_lenient: bool,
 }
 
 impl<'a> Comparison<'a> {
-    fn compare(&mut self, object: &'a VirtualService, asked: &[Asked]) {
-        let (namespace, domain) = (&object.metadata.namespace, &self.world.mesh().domain);
+    /// Compares what the users of `object` find, and those of `named` who see it.
+    fn compare(&mut self, object: &'a VirtualService, named: &[Group]) {
+        let world = self.world;
+        let namespace = object.metadata.namespace.as_str();
+        let users = users(object, namespace, world);
+        let mut in_force: HashMap<Client, bool> = HashMap::new();
+        let mut routes_for = |client: &Client| {
+            let known = in_force.get(client).copied();
+            known.unwrap_or_else(|| {
+                let is_in_force = may_route(object, client, world);
+                in_force.insert(client.clone(), is_in_force);
+                is_in_force
+            })
+        };
         let mut counted = BTreeSet::new();
+        let mut views = Vec::new();
         for (protocol, index, shares) in live_routes(object) {
             let route = &object.spec.routes(protocol)[index];
+            let groups = groups(&users, route, named);
             for (share, written) in shares.into_iter().zip(&route.route) {
                 let subset = written.destination.subset.as_str();
                 if share <= 0.0 || subset.is_empty() {
                     continue;
                 }
-                let host = Host::resolve(&written.destination.host, namespace, domain);
-                for Asked { client, gravity } in asked {
-                    let (before, after) = self.pair(client, &host, subset);
-                    match (&before, &after) {
-                        (Some(before), Some(after)) if before.labels == after.labels => continue,
-                        (None, Some(_)) => continue,
-                        _ => {}
+                let host =
+                    Host::resolve(&written.destination.host, namespace, &world.mesh().domain);
+                for Group { clients, gravity } in &groups {
+                    let is_touched = |(before, after): &Pair<'_>| match (before, after) {
+                        (Some(before), Some(after)) => before.labels != after.labels,
+                        (before, after) => before.is_some() || after.is_none(),
+                    };
+                    let mut pairs = clients.iter().map(|own| self.pair(own, &host, subset));
+                    let Some((before, after)) = pairs.next().filter(is_touched) else { continue };
+                    if !pairs.all(|pair| is_touched(&pair)) || !clients.iter().any(&mut routes_for)
+                    {
+                        continue;
                     }
-                    let is_live = self.world.host(&host).is_some()
+                    let (client, gravity) = (clients[0].clone(), *gravity);
+                    if let (Some(before), Some(after)) = (&before, &after)
+                        && before.is_alive()
+                        && after.is_alive()
+                    {
+                        let (before, after) = (before.labels, after.labels);
+                        let relabelled = Relabelled { host: host.clone(), subset, before, after };
+                        view(&mut views, &client, gravity).add(relabelled, (protocol, index));
+                    }
+                    let is_live = world.host(&host).is_some()
                         && before.as_ref().is_some_and(|before| !before.is_dead());
-                    let gravity = if self.is_lenient { Gravity::WarnOnly } else { *gravity };
+                    let gravity = if self.is_lenient { Gravity::WarnOnly } else { gravity };
                     let key = (host.clone(), subset, before.is_some(), after.is_some());
                     let own = Use {
                         object,
@@ -151,7 +235,7 @@ impl<'a> Comparison<'a> {
                         host: host.clone(),
                         subset,
                         share,
-                        client: client.clone(),
+                        client,
                         before,
                         after,
                         objects: 1,
@@ -162,6 +246,24 @@ impl<'a> Comparison<'a> {
                     keep(&mut self.found, key, own, is_first);
                 }
             }
+        }
+        self.shift(object, views);
+    }
+
+    /// How the object's traffic moves for the clients of these views, each kind of view once.
+    fn shift(&mut self, object: &'a VirtualService, mut views: Vec<View<'a>>) {
+        let mut seen = BTreeSet::new();
+        // Of clients who see the same, those speak who matter most.
+        views.sort_by_key(|view| view.gravity != Gravity::Full);
+        for View { client, gravity, subsets, routes } in views {
+            let subsets = subsets.into_iter().collect::<Vec<_>>();
+            let routes = routes.into_iter().collect::<Vec<_>>();
+            if !seen.insert((subsets.clone(), routes.clone())) {
+                continue;
+            }
+            let about = (self.roles, self.world);
+            let change = relabelled(object, &routes, &subsets, &client, self.before, about);
+            self.shifts.push(Shift { object, client, gravity, change, subsets });
         }
     }
 
@@ -215,52 +317,71 @@ fn live_routes(object: &VirtualService) -> Vec<(Protocol, usize, Vec<f64>)> {
     found
 }
 
-/// The clients whose look-up the rule can change: those that the VirtualService is asked about anyway, and those that the rule
-/// singles out, by its namespace, its `exportTo` or its selector.
-fn own_clients(
-    review: &Review,
-    rules: [Option<&DestinationRule>; 2],
-    object: &VirtualService,
-    world: &World,
-) -> Vec<Asked> {
-    let mut asked = clients_of(object, &object.metadata.namespace, world)
-        .into_iter()
-        .map(|client| Asked { client, gravity: Gravity::Full })
-        .collect::<Vec<_>>();
-    if !object.spec.is_for_mesh() && !object.spec.is_delegate() {
-        return asked;
+/// Whether the VirtualService, or one that it is a delegate of, is in force for this client: what another one hides carries
+/// nothing.
+fn may_route(object: &VirtualService, client: &Client, world: &World) -> bool {
+    let metadata = &object.metadata;
+    if object.spec.is_delegate() {
+        let mut roots = world.roots_of(&metadata.namespace, &metadata.name);
+        return roots.any(|root| may_route(root, client, world));
     }
-    let mut add = |client: Client| {
-        let is_seen = asked.iter().any(|own| own.client == client);
-        if !is_seen && is_exported(object, &client.namespace) {
-            // Somebody must be there to lose something.
-            let is_inhabited = world.has_pods(&client.namespace, &client.labels);
-            let gravity = if is_inhabited { Gravity::Full } else { Gravity::WarnOnly };
-            asked.push(Asked { client, gravity });
-        }
-    };
-    add(Client::in_namespace(&review.namespace));
-    for rule in rules.into_iter().flatten() {
-        for namespace in &rule.spec.export_to {
-            if !matches!(namespace.as_str(), "*" | "." | ANY_NAMESPACE) {
-                add(Client::in_namespace(namespace));
-            }
-        }
-        if let Some(selector) = &rule.spec.workload_selector {
-            let labels = selector.match_labels.clone();
-            add(Client { labels, ..Client::in_namespace(&review.namespace) });
-        }
-    }
-    asked
+    let mut hosts = object.spec.hosts.iter();
+    hosts.any(|host| {
+        let host = Host::resolve(host, &metadata.namespace, &world.mesh().domain);
+        let mut tried = Protocol::ALL
+            .into_iter()
+            .flat_map(|protocol| world.routing().in_force(&host, client, protocol, None));
+        tried.any(|own| std::ptr::eq(own, object))
+    })
 }
 
-/// Whether clients in `namespace` may see the VirtualService.
-fn is_exported(object: &VirtualService, namespace: &str) -> bool {
-    let to = &object.spec.export_to;
-    to.is_empty()
-        || to.iter().any(|to| {
-            to == "*" || to == namespace || (to == "." && object.metadata.namespace == namespace)
-        })
+/// Those who can take `route`, and those of `named` who see the VirtualService.
+fn groups(users: &[Clients<'_>], route: &Route, named: &[Group]) -> Vec<Group> {
+    let mut found = Vec::new();
+    for users in users {
+        for asked in users.of_route(route).iter() {
+            let group = Group { clients: asked.clients.clone(), gravity: Gravity::Full };
+            if !found.contains(&group) {
+                found.push(group);
+            }
+        }
+        for group in named {
+            let is_asked = |own: &Client| found.iter().any(|known| known.clients.contains(own));
+            if group.clients.iter().all(|own| users.includes(own, route) && !is_asked(own)) {
+                found.push(group.clone());
+            }
+        }
+    }
+    found
+}
+
+/// The clients that the rule singles out: by its namespace, by its `exportTo`, by its selector. Somebody must be there to lose
+/// something.
+fn named_clients(
+    review: &Review,
+    rules: [Option<&DestinationRule>; 2],
+    world: &World,
+) -> Vec<Group> {
+    let own = Client::in_namespace(&review.namespace);
+    let mut clients = vec![own.clone()];
+    for rule in rules.into_iter().flatten() {
+        let names = rule.spec.export_to.iter();
+        let names = names.filter(|to| !matches!(to.as_str(), "*" | "." | "~" | ANY_NAMESPACE));
+        clients.extend(names.map(|name| Client::in_namespace(name)));
+        let selector = rule.spec.workload_selector.as_ref();
+        clients.extend(
+            selector.map(|own_labels| Client {
+                labels: own_labels.match_labels.clone(),
+                ..own.clone()
+            }),
+        );
+    }
+    let group = |client: Client| {
+        let is_inhabited = world.has_pods(&client.namespace, &client.labels);
+        let gravity = if is_inhabited { Gravity::Full } else { Gravity::WarnOnly };
+        Group { clients: vec![client], gravity }
+    };
+    clients.into_iter().map(group).collect()
 }
 
 impl Use<'_> {

@@ -8,6 +8,7 @@ use super::review::Review;
 use super::rule::{Check, Entry, Stage};
 use super::selector::LabelSelector;
 use super::verdict::Action;
+use super::words::{list, number};
 use crate::istio::{Host, host_covers};
 use crate::world::{Kind, World};
 
@@ -257,6 +258,26 @@ impl Policy {
     /// What it says.
     pub fn spec(&self) -> &PolicySpec {
         &self.spec
+    }
+
+    /// How far a canary at `from` percent may rise, in words.
+    pub fn limit_in_words(&self, from: f64) -> String {
+        let step = &self.spec.step;
+        let whose = if self.name == "default" {
+            "policy default".to_owned()
+        } else {
+            format!("policy {}", self.name)
+        };
+        if !step.ladder.is_empty() {
+            let rungs = step.ladder.iter().map(|rung| number(*rung)).collect::<Vec<_>>();
+            return format!("the steps here are {} ({whose})", list(&rungs));
+        }
+        match step.initial {
+            Some(initial) if from <= 1e-6 && initial < step.max() => {
+                format!("a canary starts with {} % at the most here ({whose})", number(initial))
+            }
+            _ => format!("{} points is the most here ({whose})", number(step.max())),
+        }
     }
 
     /// The kinds that its rules look up, and those that tell who is stable.

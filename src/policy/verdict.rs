@@ -70,6 +70,11 @@ pub enum Reference {
         /// The namespace.
         namespace: String,
     },
+    /// All Gateways of a namespace.
+    Gateways {
+        /// The namespace.
+        namespace: String,
+    },
     /// All ServiceEntries.
     ServiceEntries,
 }

@@ -1,14 +1,20 @@
+use std::collections::{BTreeMap, BTreeSet};
+
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::istio::{DestinationRule, FieldPath, Host};
-use crate::policy::words::{label_map, list, percent};
+use crate::istio::{DestinationRule, FieldPath, Host, VirtualService};
+use crate::policy::words::{counted, label_map, list, number, percent};
 use crate::policy::{
-    Action, Definition, Gravity, Redefinition, Reference, Report, Rule, Stage, Use,
+    Action, Class, Definition, Flow, Gravity, Movement, Redefinition, Reference, Relabelled,
+    Report, Rule, Shift, Stage, Use,
 };
 use crate::world::{ANY_NAMESPACE, Client, HostKind, Kind};
 
 /// A subset that carries traffic keeps its definition and its endpoints.
+///
+/// Reads: the DestinationRule before and after. Looks up every VirtualService that sends requests to its host, and the
+/// endpoints.
 ///
 /// Judges DestinationRules that are created, changed or deleted, by comparing what the clients of every VirtualService find
 /// before and after. Refuses a write after which a share above 0 names a subset that its clients find no more, or that selects
@@ -17,10 +23,20 @@ use crate::world::{ANY_NAMESPACE, Client, HostKind, Kind};
 /// A new DestinationRule can take subsets away, too: one in the clients' own namespace, for the exact host instead of a
 /// wildcard, or with another `exportTo`, takes the place of the one that defined them.
 ///
+/// A subset that keeps its name and selects other pods moves its share although no VirtualService changes: what a canary gets
+/// that way is measured by the steps of `canary-step`, and the way back to the older pods is always open.
+///
 /// Never refused: a subset that no route gives a share; what was missing or dead before; a host without a ready endpoint; new
 /// subsets; the deletion of a rule while another one defines the same subsets. A mere warning: a dry run, whose other objects
 /// the server does not have; clients that are not there. Before anybody is refused, the VirtualServices, the
 /// DestinationRules and the endpoints are read again from the API server.
+///
+/// Why: a VirtualService names a subset, and another object says what that is: whoever edits the one does not see the
+/// other.
+///
+/// Refused: the deletion of subset v1 from the DestinationRule while a VirtualService gives v1 a share.
+///
+/// Passes: the same after no VirtualService names v1 any more.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub(super) struct SubsetInUse {}
@@ -68,9 +84,106 @@ impl Rule for SubsetInUse {
                 gravity(first),
                 path(case, first),
                 message(case, &own),
-                rests_on(case, first),
+                rests_on(case, first.object, &first.host, &first.client, first.after.is_some()),
             );
         }
+        check_shifts(case, report);
+    }
+}
+
+/// A rise that no VirtualService shows.
+struct Rise<'a> {
+    shift: &'a Shift<'a>,
+    flow: &'a Flow,
+    moved: &'a Movement,
+    objects: u32,
+}
+
+fn check_shifts(case: &Definition<'_>, report: &mut Report<'_>) {
+    /// Floating point leaves this much over, in points.
+    const TOLERANCE: f64 = 1e-6;
+    let step = &case.policy.spec().step;
+    let mut worst: BTreeMap<(bool, &str), Rise<'_>> = BTreeMap::new();
+    for shift in &case.redefinition.shifts {
+        let mut counted = BTreeSet::new();
+        for (flow, moved) in shift.change.movements() {
+            let exceeds = moved.to * 100.0 > step.limit(moved.from * 100.0) + TOLERANCE;
+            if !moved.rises() || !exceeds || flow.is_targeted() {
+                continue;
+            }
+            let is_refused = moved.class == Class::Canary && shift.gravity == Gravity::Full;
+            let label = shift.change.destinations.get(moved.destination).label.as_str();
+            let key = (is_refused, label);
+            let is_first = u32::from(counted.insert(key));
+            let known = worst.entry(key).or_insert(Rise { shift, flow, moved, objects: 0 });
+            known.objects += is_first;
+            if moved.rise() > known.moved.rise() {
+                *known = Rise { shift, flow, moved, objects: known.objects };
+            }
+        }
+    }
+    for rise in worst.into_values() {
+        let Rise { shift, moved, .. } = rise;
+        let to = shift.change.destinations.get(moved.destination);
+        let subset = shift.subsets.iter().find(|own| Some(own.after) == to.labels.as_ref());
+        // Pods of another subset gain where this one selects them, too.
+        let subset = subset.or_else(|| shift.subsets.iter().find(|own| own.host == to.host));
+        let gravity = match moved.class {
+            Class::Canary => shift.gravity,
+            _ => Gravity::WarnOnly,
+        };
+        report.lookup(
+            gravity,
+            labels_path(case, subset.map(|own| own.subset)),
+            rise_message(case, &rise, subset),
+            rests_on(case, shift.object, &to.host, &shift.client, true),
+        );
+    }
+}
+
+fn rise_message(
+    case: &Definition<'_>,
+    Rise { shift, flow, moved, objects }: &Rise<'_>,
+    subset: Option<&Relabelled<'_>>,
+) -> String {
+    let to = shift.change.destinations.get(moved.destination);
+    let object = full_name(shift.object);
+    let domain = &case.world.mesh().domain;
+    let host = to.host.short(&shift.object.metadata.namespace, domain);
+    let labels = to.labels.as_ref().map_or_else(|| to.subset.clone(), label_map);
+    let route = flow.after.as_ref().map(|after| flow.protocol.path(after.route));
+    let place = route.map_or(String::new(), |route| format!(" in {route}"));
+    let more = match objects - 1 {
+        0 => String::new(),
+        more => format!(" (and {} like it)", counted(more, "other")),
+    };
+    let (from, until) = (percent(moved.from), percent(moved.to));
+    let relabelled = subset.map_or(String::new(), |own| {
+        format!(
+            "\n  {} would select {}; it selected {}. No VirtualService shows this shift.",
+            own.subset,
+            label_map(own.after),
+            label_map(own.before)
+        )
+    });
+    let head = format!(
+        "pods of {host} with {labels} would go from {from} to {until} of what VirtualService {object}{more} routes{place}"
+    );
+    match moved.class {
+        Class::Canary => {
+            let limit = case.policy.limit_in_words(moved.from * 100.0);
+            let most = case.policy.spec().step.limit(moved.from * 100.0);
+            format!(
+                "{head} in one write; {limit}{relabelled}\n  Passes: a subset of its own for {labels}; VirtualService {object} may then give it up to {} %.",
+                number(most.floor())
+            )
+        }
+        Class::Stable | Class::Rollback => {
+            format!(
+                "{head}: taken as a rollback, because they were there before the others{relabelled}"
+            )
+        }
+        _ => format!("{head}; nobody can say which side is the stable one{relabelled}"),
     }
 }
 
@@ -241,17 +354,24 @@ fn is_for_same_host(case: &Definition<'_>) -> bool {
 }
 
 fn object(own: &Use<'_>) -> String {
-    format!("{}/{}", own.object.metadata.namespace, own.object.metadata.name)
+    full_name(own.object)
+}
+
+fn full_name(object: &VirtualService) -> String {
+    format!("{}/{}", object.metadata.namespace, object.metadata.name)
+}
+
+fn path(case: &Definition<'_>, own: &Use<'_>) -> FieldPath {
+    labels_path(case, own.after.as_ref().map(|_| own.subset))
 }
 
 /// The subset in the new rule, where it has one of that name.
-fn path(case: &Definition<'_>, own: &Use<'_>) -> FieldPath {
+fn labels_path(case: &Definition<'_>, name: Option<&str>) -> FieldPath {
     let subsets = FieldPath::spec().field("subsets");
-    let at = case
-        .redefinition
-        .new
-        .filter(|_| own.after.is_some())
-        .and_then(|rule| rule.spec.subsets.iter().position(|subset| subset.name == own.subset));
+    let at =
+        case.redefinition.new.zip(name).and_then(|(rule, name)| {
+            rule.spec.subsets.iter().position(|subset| subset.name == name)
+        });
     at.map_or(subsets.clone(), |at| subsets.index(at).field("labels"))
 }
 
@@ -276,32 +396,34 @@ fn full(rule: &DestinationRule) -> String {
     format!("{}/{}", rule.metadata.namespace, rule.metadata.name)
 }
 
-fn rests_on(case: &Definition<'_>, own: &Use<'_>) -> Vec<Reference> {
+/// What is read again before anybody is refused: that the share is there, and what it would miss. Other rules decide whether a
+/// subset is still defined; whether anything answers, the endpoints do. Both together would cost more reads than a review has.
+fn rests_on(
+    case: &Definition<'_>,
+    object: &VirtualService,
+    host: &Host,
+    client: &Client,
+    is_defined: bool,
+) -> Vec<Reference> {
     let mut found =
-        vec![Reference::VirtualServices { namespace: own.object.metadata.namespace.clone() }];
-    let mut namespaces = vec![
-        case.review.namespace.as_str(),
-        own.client.namespace.as_str(),
-        case.world.host_namespace(&own.host).unwrap_or_default(),
-        case.world.mesh().root_namespace.as_str(),
-    ];
-    namespaces.retain(|namespace| *namespace != ANY_NAMESPACE);
-    namespaces.sort_unstable();
-    namespaces.dedup();
-    found.extend(
-        namespaces
-            .into_iter()
-            .map(|namespace| Reference::DestinationRules { namespace: namespace.to_owned() }),
-    );
-    match case.world.host(&own.host) {
-        Some(HostKind::Service(service)) => {
-            let (namespace, name) = (service.namespace.clone(), service.name.clone());
-            let service = name.clone();
-            found.push(Reference::Service { namespace: namespace.clone(), name });
+        vec![Reference::VirtualServices { namespace: object.metadata.namespace.clone() }];
+    match case.world.host(host) {
+        Some(HostKind::Service(service)) if is_defined => {
+            let (namespace, service) = (service.namespace.clone(), service.name.clone());
             found.push(Reference::Endpoints { namespace, service });
+            return found;
         }
-        Some(HostKind::ServiceEntry(_)) => found.push(Reference::ServiceEntries),
+        Some(HostKind::ServiceEntry(_)) if is_defined => found.push(Reference::ServiceEntries),
         _ => {}
     }
+    let namespaces = BTreeSet::from([
+        case.review.namespace.as_str(),
+        client.namespace.as_str(),
+        case.world.host_namespace(host).unwrap_or_default(),
+        case.world.mesh().root_namespace.as_str(),
+    ]);
+    let namespaces = namespaces.into_iter().filter(|namespace| *namespace != ANY_NAMESPACE);
+    let rules = |namespace: &str| Reference::DestinationRules { namespace: namespace.to_owned() };
+    found.extend(namespaces.map(rules));
     found
 }

@@ -34,6 +34,8 @@ pub(crate) struct Court<'a> {
 pub(crate) struct Bench {
     parties: Vec<Party>,
     gateway_port: u16,
+    /// As it was stored.
+    gateway: Value,
     /// Copies are numbered across rounds, so that nothing of an earlier one is taken for one of them.
     next: Mutex<usize>,
 }
@@ -73,19 +75,19 @@ impl Bench {
                 "servers": [{ "port": { "number": gateway_port, "name": "http", "protocol": "HTTP" }, "hosts": ["*"] }],
             },
         });
-        running.runtime.block_on(running.api.create(&gateway))?;
+        let gateway = running.runtime.block_on(running.api.create(&gateway))?;
         let start = |proxy: Proxy| -> Result<Party> {
             let envoy = Envoy::start(running.plane.sandbox(), &running.istiod, &proxy)?;
-            let gateway = (proxy.mode == Mode::Gateway).then(|| "ingress/edge".to_owned());
+            let served = (proxy.mode == Mode::Gateway).then(|| "ingress/edge".to_owned());
             let client = Client {
                 namespace: proxy.namespace.to_owned(),
                 labels: proxy.labels.clone(),
-                gateway,
+                gateway: served,
             };
             Ok(Party { proxy, client, envoy })
         };
         let parties = proxies().into_iter().map(start).collect::<Result<_>>()?;
-        Ok(Self { parties, gateway_port, next: Mutex::new(1) })
+        Ok(Self { parties, gateway_port, gateway, next: Mutex::new(1) })
     }
 }
 
@@ -109,7 +111,8 @@ impl<'a> Court<'a> {
         let round = format!("r{first}");
         let (stored, refused) = self.apply(worlds, first, &round);
         let mut cluster = Cluster::empty(Mesh::default());
-        for object in stored.into_iter().chain(self.running.nodes.clone()) {
+        let standing = self.running.nodes.iter().chain([&self.bench.gateway]).cloned();
+        for object in stored.into_iter().chain(standing) {
             // A kind that no verdict reads tells the gate nothing.
             if let Some(object) = cluster::object(object) {
                 cluster.apply(object);
@@ -145,7 +148,14 @@ impl<'a> Court<'a> {
             let objects = copies.flat_map(|(at, world)| {
                 world.copy(first + at, round, wave).into_iter().map(move |object| (at, object))
             });
-            let (places, objects): (Vec<_>, Vec<_>) = objects.unzip();
+            let mut objects = objects.collect::<Vec<_>>();
+            // istiod does not look again for the Pod that has an address: Pods come first, and slices last.
+            objects.sort_by_key(|(_, object)| match object["kind"].as_str() {
+                Some("Pod") => 0,
+                Some("EndpointSlice") => 2,
+                _ => 1,
+            });
+            let (places, objects): (Vec<_>, Vec<_>) = objects.into_iter().unzip();
             if wave > 0 && !objects.is_empty() {
                 // creationTimestamp counts whole seconds.
                 thread::sleep(Duration::from_millis(1010));
@@ -174,22 +184,30 @@ impl<'a> Court<'a> {
             format!("outbound|9080|{round}|{round}.marker.example.com"),
             format!("outbound|9080||marker-{round}.gamma.svc.cluster.local"),
         ];
+        self.wait_until(round, |theirs, config| {
+            let seen =
+                wanted.iter().all(|name| theirs.cluster(name).is_some_and(|own| own.healthy > 0));
+            let table = theirs.table(config, &format!("{round}.marker.example.com"));
+            seen && table
+                .is_some_and(|table| table.entries.iter().any(|entry| entry.route == round))
+        })?;
+        let mark = self.running.istiod.push_all()?;
+        self.wait_until(round, |theirs, _| {
+            theirs.cluster(&wanted[0]).is_some_and(|own| own.connect_timeout >= mark)
+        })
+    }
+
+    /// Waits until all Envoys look like this; the name is that of their route configuration.
+    fn wait_until(&self, round: &str, is_so: impl Fn(&Theirs, &str) -> bool) -> Result {
         let deadline = Instant::now() + PUSH;
         for party in &self.bench.parties {
             loop {
                 let theirs = self.running.runtime.block_on(Theirs::ask(&party.envoy))?;
-                let seen = wanted
-                    .iter()
-                    .all(|name| theirs.cluster(name).is_some_and(|own| own.healthy > 0));
                 let config = match party.proxy.mode {
                     Mode::Gateway => format!("http.{}", self.bench.gateway_port),
                     _ => "9080".to_owned(),
                 };
-                let host = format!("{round}.marker.example.com");
-                let routed = theirs
-                    .table(&config, &host)
-                    .is_some_and(|table| table.entries.iter().any(|entry| entry.route == round));
-                if seen && routed {
+                if is_so(&theirs, &config) {
                     break;
                 }
                 if Instant::now() > deadline {

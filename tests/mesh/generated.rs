@@ -39,8 +39,8 @@ pub(crate) fn agree_with_istio(running: &Running) -> Result {
     let count = failed.len();
     let mut report = format!("{count} of {cases} worlds differ from Istio (seeds {seeds})\n");
     if std::env::var_os("SLUICEGATE_MESH_ALL").is_some() {
-        for (seed, _, found) in &failed {
-            report += &format!("seed {seed}:\n  {}\n", found.join("\n  "));
+        for (seed, world, found) in &failed {
+            report += &format!("seed {seed}:\n  {}\n{}\n", found.join("\n  "), world.yaml());
         }
         return Err(report.into());
     }

@@ -100,8 +100,8 @@ fn virtual_service(
 /// The share of v2 for such requests, as the gate computes it.
 fn expected(world: &World, road: &Road, host: &str, request: &Request) -> Result<f64> {
     let client = Client::in_namespace("traffic");
-    let ours = Ours { world, client: &client, port: i64::from(road.port) };
     let host = Host::resolve(host, "traffic", "cluster.local");
+    let ours = Ours { world, client: &client, port: i64::from(road.port) };
     let table = ours.table(&host).ok_or("no routes")?;
     let Taken::By(place) = ours.takes(&host, request) else {
         return Err(format!("nobody takes {request:?}").into());

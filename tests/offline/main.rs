@@ -7,4 +7,5 @@ mod destination_rules;
 mod house;
 mod oracle;
 mod properties;
+mod re2;
 mod virtual_services;

@@ -176,6 +176,13 @@ impl<'a> Clients<'a> {
         found
     }
 
+    /// Whether a sidecar sees the VirtualService and can take `route`.
+    pub(in crate::policy) fn includes(&self, sidecar: &Client, route: &Route) -> bool {
+        let meets = |block: &RouteMatch| sidecar.meets(block, self.namespace);
+        self.is_for_mesh_in(&sidecar.namespace)
+            && (route.r#match.is_empty() || route.r#match.iter().any(meets))
+    }
+
     fn is_for_mesh_in(&self, namespace: &str) -> bool {
         self.object.spec.is_for_mesh() && self.exported.contains(namespace)
     }
@@ -255,7 +262,11 @@ fn exported<'a>(object: &'a VirtualService, namespace: &'a str, world: &'a World
 }
 
 /// Those who use an object of `namespace`: of a delegate, those who use its roots.
-fn users<'a>(object: &'a VirtualService, namespace: &'a str, world: &'a World) -> Vec<Clients<'a>> {
+pub(in crate::policy) fn users<'a>(
+    object: &'a VirtualService,
+    namespace: &'a str,
+    world: &'a World,
+) -> Vec<Clients<'a>> {
     let mut roots = world.roots_of(namespace, &object.metadata.name).peekable();
     if !object.spec.is_delegate() || roots.peek().is_none() {
         return vec![Clients::of(object, namespace, world)];

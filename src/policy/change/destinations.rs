@@ -133,7 +133,7 @@ impl Destinations {
         if let Some((_, at)) = written.into_iter().flatten().find(|(own, _)| *own == port) {
             return *at;
         }
-        let Context { world, roles, clients, namespace, is_blind } = *context;
+        let Context { world, clients, is_blind, .. } = *context;
         let labels = if subset.is_empty() {
             Some(BTreeMap::new())
         } else if is_blind {
@@ -142,6 +142,21 @@ impl Destinations {
             let seen = clients.iter().find_map(|client| world.subset(&host, subset, client));
             seen.map(|subset| subset.labels.clone())
         };
+        self.add_selected(host, subset, port, labels, context)
+    }
+
+    /// The number of the destination that selects by `labels`; `subset` is what tells its part and its version by name.
+    pub(super) fn add_selected(
+        &mut self,
+        host: Host,
+        subset: &str,
+        port: Option<i64>,
+        labels: Option<BTreeMap<String, String>>,
+        context: &Context<'_>,
+    ) -> usize {
+        let Context { world, roles, namespace, is_blind, .. } = *context;
+        let of_host = self.hosts.get(&host);
+        let written = of_host.and_then(|own| own.written.get(subset));
         let endpoints = match &labels {
             Some(labels) if !is_blind => world.selected(&host, labels, port),
             _ => None,

@@ -11,6 +11,7 @@ mod clients;
 mod compare;
 mod destinations;
 mod kin;
+mod relabelled;
 mod shares;
 mod table;
 
@@ -18,7 +19,11 @@ pub use carried::Carried;
 pub use classify::{Class, Movement};
 pub use clients::{Asked, Clients, Why};
 pub use destinations::{Destination, Destinations};
+pub use relabelled::Relabelled;
 pub use shares::{Share, Shares, fractions};
+
+pub(super) use clients::users;
+pub(super) use relabelled::relabelled;
 
 use self::base::{Audience, Routings, Written};
 use self::destinations::Context;
@@ -285,11 +290,6 @@ fn is_concerned(protocol: Protocol, audience: &Audience<'_>, written: Written<'_
     let own = [written.old, written.new].into_iter().flatten();
     let has_list = |object: &VirtualService| !object.spec.routes(protocol).is_empty();
     own.into_iter().any(has_list) && !(audience.before.is_empty() && audience.after.is_empty())
-}
-
-/// The clients to ask about a VirtualService of `namespace`.
-pub(super) fn clients_of(object: &VirtualService, namespace: &str, world: &World) -> Vec<Client> {
-    clients::of(object, namespace, world)
 }
 
 /// When the present split was written.

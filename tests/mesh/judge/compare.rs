@@ -42,6 +42,7 @@ pub(crate) fn differences(
                 let ours = own(port).cluster(host, subset, port);
                 match (ours, theirs.cluster(&name)) {
                     (None, None) => {}
+                    (None, Some(_)) if own(port).is_hidden_at_home(host) => {}
                     (Some(_), None) => say(format!("{name}: we think it exists, Istio has none")),
                     (None, Some(_)) => say(format!("{name}: we think there is none, Istio has it")),
                     (Some(ours), Some(theirs)) => {
@@ -51,10 +52,10 @@ pub(crate) fn differences(
                                 "{name}: DestinationRule {ours:?} for us, {theirs:?} for Istio"
                             ));
                         }
-                        if ours.discovery == "EDS"
-                            && theirs.discovery == "EDS"
-                            && ours.healthy != theirs.healthy
-                        {
+                        if ours.discovery != theirs.discovery {
+                            let (own, other) = (&ours.discovery, &theirs.discovery);
+                            say(format!("{name}: {own} for us, {other} for Istio"));
+                        } else if ours.discovery == "EDS" && ours.healthy != theirs.healthy {
                             let (own, other) = (ours.healthy, theirs.healthy);
                             say(format!(
                                 "{name}: {own} healthy endpoints for us, {other} for Istio"
@@ -79,6 +80,9 @@ pub(crate) fn differences(
         for (port, config) in &listeners {
             let lower = host.as_str().to_lowercase();
             let ours = own(*port);
+            if ours.is_routed_by_accident(host) {
+                continue;
+            }
             let (table, real) = (ours.table(host), theirs.table(config, &lower));
             match (&table, &real) {
                 (None, None) => {}
@@ -116,9 +120,10 @@ pub(crate) fn differences(
     found
 }
 
-/// Equal, or Istio sends more behind a route that takes everything.
+/// Equal; behind a route that takes everything Istio may send more.
 fn same(ours: &Table, theirs: &Table) -> bool {
-    ours.entries.len() <= theirs.entries.len()
+    let more = theirs.entries.len().checked_sub(ours.entries.len());
+    more.is_some_and(|more| more == 0 || ours.is_complete)
         && ours.entries.iter().zip(&theirs.entries).all(|(own, their)| own == their)
 }
 

@@ -19,14 +19,18 @@ pub(crate) struct ClusterView {
     pub(crate) discovery: String,
     /// The DestinationRule that it was made from, `namespace/name`.
     pub(crate) rule: Option<String>,
+    /// Endpoints that get requests.
     pub(crate) healthy: usize,
-    pub(crate) unhealthy: usize,
+    /// In seconds; the tests use it as a mark, see [`crate::platform::Istiod::push_all`].
+    pub(crate) connect_timeout: f64,
 }
 
 /// The routes of one host.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Table {
     pub(crate) entries: Vec<Entry>,
+    /// Whether no request gets behind the last entry.
+    pub(crate) is_complete: bool,
 }
 
 #[derive(Debug, Clone, PartialEq)]

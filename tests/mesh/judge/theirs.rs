@@ -48,12 +48,9 @@ impl Theirs {
         for state in list(&states, "cluster_statuses") {
             let Some(cluster) = theirs.clusters.get_mut(text(&state["name"])) else { continue };
             for host in list(state, "host_statuses") {
-                let health = text(&host["health_status"]["eds_health_status"]);
-                *(if health == "HEALTHY" {
-                    &mut cluster.healthy
-                } else {
-                    &mut cluster.unhealthy
-                }) += 1;
+                if text(&host["health_status"]["eds_health_status"]) == "HEALTHY" {
+                    cluster.healthy += 1;
+                }
             }
         }
         Ok(theirs)
@@ -74,7 +71,7 @@ impl Theirs {
     pub(crate) fn table(&self, config: &str, host: &str) -> Option<Table> {
         let hosts = self.hosts.get(config)?;
         let own = best(hosts, host)?;
-        Some(Table { entries: own.routes.iter().map(entry).collect() })
+        Some(Table { entries: own.routes.iter().map(entry).collect(), is_complete: false })
     }
 
     /// Which entry of the table a request takes.
@@ -85,11 +82,12 @@ impl Theirs {
 
     fn add_cluster(&mut self, cluster: &Value) {
         let discovery = cluster["type"].as_str().or(cluster["cluster_type"]["name"].as_str());
+        let timeout = cluster["connect_timeout"].as_str().and_then(|text| text.strip_suffix('s'));
         let view = ClusterView {
             discovery: discovery.unwrap_or("STATIC").to_owned(),
             rule: config_name(&cluster["metadata"]),
             healthy: 0,
-            unhealthy: 0,
+            connect_timeout: timeout.and_then(|text| text.parse().ok()).unwrap_or_default(),
         };
         self.clusters.insert(text(&cluster["name"]).to_owned(), view);
     }

@@ -19,7 +19,8 @@ pub(super) fn virtual_service(dice: &mut Dice, place: usize) -> Value {
     let mut own = vec![dice.pick(&hosts)];
     if dice.chance(15) {
         let further = dice.pick(&hosts);
-        if further != own[0] {
+        // The same host twice is the same routes twice.
+        if !further.eq_ignore_ascii_case(own[0]) {
             own.push(further);
         }
     }
