@@ -238,12 +238,13 @@ impl Judge<'_> {
                 before.entry((finding.rule, key)).or_default().push(severity);
             }
             found.retain_mut(|reported| {
+                // The key is of no use to anybody after this.
                 let key = (reported.finding.rule, std::mem::take(&mut reported.key));
-                let Some(known) = before.get_mut(&key) else { return true };
+                let Some(excuses) = before.get_mut(&key) else { return true };
+                let excused = excuses.iter().position(|&old| old >= reported.severity - 1e-9);
                 // Each old violation excuses one of the new object: a second one of its kind is new.
-                let as_bad = |old: &f64| *old >= reported.severity - 1e-9;
-                if let Some(at) = known.iter().position(as_bad) {
-                    known.swap_remove(at);
+                if let Some(at) = excused {
+                    excuses.swap_remove(at);
                     if reported.is_advice {
                         return false;
                     }
