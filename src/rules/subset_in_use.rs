@@ -70,12 +70,11 @@ impl Rule for SubsetInUse {
         }
         for own in lost {
             let first = own[0];
-            report.lookup(
-                gravity(first),
-                path(case, first),
-                message(case, &own),
-                rests_on(case, first.object, &first.host, &first.client),
-            );
+            let rests_on = match first.after {
+                None => rests_on_rules(case, first),
+                Some(_) => rests_on_pods(case, first.object, &first.host),
+            };
+            report.lookup(gravity(first), path(case, first), message(case, &own), rests_on);
         }
         check_shifts(case, report);
     }
@@ -126,7 +125,7 @@ fn check_shifts(case: &Definition<'_>, report: &mut Report<'_>) {
             gravity,
             labels_path(case, subset.map(|own| own.subset)),
             rise_message(case, &rise, subset),
-            rests_on(case, shift.object, &to.host, &shift.client),
+            rests_on_pods(case, shift.object, &to.host),
         );
     }
 }
@@ -386,18 +385,14 @@ fn full(rule: &DestinationRule) -> String {
     format!("{}/{}", rule.metadata.namespace, rule.metadata.name)
 }
 
-fn rests_on(
-    case: &Definition<'_>,
-    object: &VirtualService,
-    host: &Host,
-    client: &Client,
-) -> Vec<Reference> {
-    let mut found =
-        vec![Reference::VirtualServices { namespace: object.metadata.namespace.clone() }];
+/// The share, and who defines the subset; the Service may be gone with the whole application. Three reads are all there are, and
+/// whether pods answer in this very second is the least of it.
+fn rests_on_rules(case: &Definition<'_>, own: &Use<'_>) -> Vec<Reference> {
+    let mut found = vec![routes_of(own.object)];
     let mut namespaces = vec![
         case.review.namespace.as_str(),
-        client.namespace.as_str(),
-        case.world.host_namespace(host).unwrap_or_default(),
+        own.client.namespace.as_str(),
+        case.world.host_namespace(&own.host).unwrap_or_default(),
         case.world.mesh().root_namespace.as_str(),
     ];
     namespaces.retain(|namespace| *namespace != ANY_NAMESPACE);
@@ -408,15 +403,29 @@ fn rests_on(
             .into_iter()
             .map(|namespace| Reference::DestinationRules { namespace: namespace.to_owned() }),
     );
-    match case.world.host(host) {
-        Some(HostKind::Service(service)) => {
-            let (namespace, name) = (service.namespace.clone(), service.name.clone());
-            let service = name.clone();
-            found.push(Reference::Service { namespace: namespace.clone(), name });
-            found.push(Reference::Endpoints { namespace, service });
-        }
+    match case.world.host(&own.host) {
+        Some(HostKind::Service(service)) => found.push(Reference::Service {
+            namespace: service.namespace.clone(),
+            name: service.name.clone(),
+        }),
         Some(HostKind::ServiceEntry(_)) => found.push(Reference::ServiceEntries),
         _ => {}
     }
     found
+}
+
+/// The share, and the pods on both sides; what the labels are, the write says itself.
+fn rests_on_pods(case: &Definition<'_>, object: &VirtualService, host: &Host) -> Vec<Reference> {
+    let pods = match case.world.host(host) {
+        Some(HostKind::Service(service)) => Reference::Endpoints {
+            namespace: service.namespace.clone(),
+            service: service.name.clone(),
+        },
+        _ => Reference::ServiceEntries,
+    };
+    vec![routes_of(object), pods]
+}
+
+fn routes_of(object: &VirtualService) -> Reference {
+    Reference::VirtualServices { namespace: object.metadata.namespace.clone() }
 }
