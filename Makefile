@@ -1,10 +1,14 @@
 # What people type. Everything is built into target/.
 
-.PHONY: demo test test-mesh platform platform-mesh lint bench
+.PHONY: demo demo-mesh test test-mesh platform platform-mesh lint bench
 
 ## demo: the gate refusing incidents over real HTTPS, with an example world
 demo:
 	cargo run --quiet --locked -- demo
+
+## demo-mesh: the incident, live: real requests through a real Istio, without the gate and with it
+demo-mesh: platform platform-mesh
+	@SLUICEGATE_MESH_DEMO=1 cargo test --quiet --locked --test mesh
 
 ## test: everything that needs no root: Rust tests and the real control plane
 test: platform

@@ -10,7 +10,7 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use sluicegate::cluster::{self, Document};
-use sluicegate::policy::{Operation, Policies, Policy, Review, Verdict, evaluate};
+use sluicegate::policy::{Action, Operation, Policies, Policy, Review, Verdict, evaluate};
 use sluicegate::rules;
 use sluicegate::world::{Kind, Mesh, World};
 
@@ -48,6 +48,38 @@ struct Case {
     /// Other clusters belong to the mesh.
     #[serde(default)]
     multi_cluster: bool,
+    /// What istiod was told, as flags say it; what its ConfigMap says may lie in `cluster`.
+    #[serde(default)]
+    mesh: Flags,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+struct Flags {
+    revision: Option<String>,
+    domain: Option<String>,
+    plain_destination_rule_merge: bool,
+}
+
+/// The mesh's settings: of the case, then of the ConfigMap among its objects.
+fn mesh(flags: &Flags, is_multi_cluster: bool, documents: &[Document]) -> Mesh {
+    let mut mesh = Mesh {
+        is_multi_cluster,
+        has_enhanced_merge: !flags.plain_destination_rule_merge,
+        ..Mesh::default()
+    };
+    mesh.revision = flags.revision.clone().unwrap_or(mesh.revision);
+    mesh.domain = flags.domain.clone().unwrap_or(mesh.domain);
+    let name = cluster::MeshConfigName::of(&mesh.root_namespace, &mesh.revision);
+    if let cluster::Reading::Found(config) = cluster::mesh_config_in(documents, &name) {
+        mesh.default_virtual_service_export_to = config.default_virtual_service_export_to;
+        mesh.default_destination_rule_export_to = config.default_destination_rule_export_to;
+        mesh.default_service_export_to = config.default_service_export_to;
+        if !config.root_namespace.is_empty() {
+            mesh.root_namespace = config.root_namespace;
+        }
+    }
+    mesh
 }
 
 fn main() {
@@ -106,8 +138,9 @@ fn answer(case: Case) -> Result<Verdict, Failed> {
     } else if case.blank {
         World::blank(Mesh::default())
     } else {
-        let mesh = Mesh { is_multi_cluster: case.multi_cluster, ..Mesh::default() };
-        cluster::world(mesh, &objects(&case.world, case.cluster)?, "shop")
+        let documents = objects(&case.world, case.cluster)?;
+        let mesh = mesh(&case.mesh, case.multi_cluster, &documents);
+        cluster::world(mesh, &documents, "shop")
     };
     let (old, new) = (case.old.map(whole), case.new.map(whole));
     let new = match case.operation.as_deref() {
@@ -133,7 +166,15 @@ fn answer(case: Case) -> Result<Verdict, Failed> {
         user: case.user,
         dry_run: case.dry_run,
     };
-    Ok(evaluate(policies.in_force(&review, &world), &review, &world))
+    let verdict = evaluate(policies.in_force(&review, &world), &review, &world);
+    for finding in verdict.of_action(Action::Deny) {
+        // A refusal that costs more could never be confirmed, and its write would get 503 for ever.
+        let reads = cluster::requests(&finding.rests_on, &world);
+        if reads > cluster::MOST_REQUESTS {
+            return Err(format!("{reads} live reads would confirm {finding}").into());
+        }
+    }
+    Ok(verdict)
 }
 
 /// The objects of the named worlds and of the case; the last one of a kind and name counts.

@@ -5,10 +5,11 @@ use std::process::ExitCode;
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 
+use super::mesh::MeshArguments;
 use super::{complain, policy, print};
-use crate::cluster::{self, Document};
+use crate::cluster::{self, Document, Reading};
 use crate::policy::{Action, Finding, Operation, Review, Verdict, evaluate};
-use crate::world::{Kind, Mesh, World};
+use crate::world::{Kind, World};
 
 /// The only API group whose objects are judged.
 const GROUP: &str = "networking.istio.io/";
@@ -50,6 +51,8 @@ pub(super) struct Check {
     /// How to print the verdicts.
     #[arg(long, short, value_enum, default_value_t = Output::Text)]
     output: Output,
+    #[command(flatten)]
+    mesh: MeshArguments,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -82,10 +85,16 @@ impl Check {
             .iter()
             .filter_map(|document| Some((self.identity(document)?, document.value.to_string())))
             .collect::<HashMap<_, _>>();
+        let name = self.mesh.config();
+        let reading = cluster::mesh_config_in(&documents, &name);
+        if let Reading::Unknown(reason) = &reading {
+            anyhow::bail!("{name}: {reason}");
+        }
+        let mesh = self.mesh.settings(&reading);
         let mut world = if is_blank {
-            World::blank(Mesh::default())
+            World::blank(mesh)
         } else {
-            cluster::world(Mesh::default(), &documents, &self.namespace)
+            cluster::world(mesh, &documents, &self.namespace)
         };
         let mut objects = objects
             .into_iter()

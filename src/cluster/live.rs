@@ -52,6 +52,11 @@ pub enum LiveReadError {
     NoClient,
 }
 
+/// How many list requests it takes to read `references` again.
+pub fn requests(references: &[Reference], world: &World) -> usize {
+    plan(references, world).len()
+}
+
 /// What the API server answered.
 struct Answer {
     question: Question,
@@ -77,7 +82,7 @@ struct ListMetadata {
 impl Index {
     /// How many list requests [`Index::confirm`] would send.
     pub fn cost(&self, references: &[Reference]) -> usize {
-        self.read(|world| plan(references, world)).len()
+        self.read(|world| requests(references, world))
     }
 
     /// Reads what `references` name from the API server and puts it into the index, what is gone included. A watch event that

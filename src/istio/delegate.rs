@@ -46,6 +46,19 @@ fn merge_route(root: &Route, own: &Route, matches: Vec<RouteMatch>) -> Route {
         (root, own) => format!("{root}-{own}"),
     };
     route.direct_response = own.direct_response.or(root.direct_response);
+    // What the delegate does not say, its root does.
+    route.rewrite = route.rewrite.or_else(|| root.rewrite.clone());
+    route.timeout = route.timeout.or(root.timeout);
+    route.retries = route.retries.or_else(|| root.retries.clone());
+    route.fault = route.fault.or_else(|| root.fault.clone());
+    route.mirror = route.mirror.or_else(|| root.mirror.clone());
+    route.mirror_percentage = route.mirror_percentage.or(root.mirror_percentage);
+    route.mirror_percent = route.mirror_percent.or(root.mirror_percent);
+    route.mirror_percent_snake = route.mirror_percent_snake.or(root.mirror_percent_snake);
+    if route.mirrors.is_empty() {
+        route.mirrors.clone_from(&root.mirrors);
+    }
+    route.cors_policy = route.cors_policy.or_else(|| root.cors_policy.clone());
     route
 }
 

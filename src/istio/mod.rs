@@ -5,8 +5,10 @@ pub mod delegate;
 mod destination_rule;
 mod gateway;
 mod host;
+mod http_policy;
 mod metadata;
 mod path;
+mod re2;
 mod read;
 mod service_entry;
 mod shape;
@@ -18,8 +20,13 @@ pub use condition::{Arrival, Condition, ConditionIndex, Reading};
 pub use destination_rule::{DestinationRule, DestinationRuleSpec, Subset, WorkloadSelector};
 pub use gateway::{Gateway, GatewaySpec, Server, narrower_host};
 pub use host::{Host, full_gateway, host_covers};
+pub use http_policy::{
+    CorsPolicy, Fault, FaultAbort, FaultDelay, Mirror, Mirrored, Percent, RegexRewrite, Retries,
+    Rewrite,
+};
 pub use metadata::{Metadata, Timestamp};
 pub use path::FieldPath;
+pub use re2::{Re2Error, Re2Problem, check_re2};
 pub use read::{Judged, ShapeError, Written};
 pub use service_entry::{Resolution, ServiceEntry, ServiceEntryPort, ServiceEntrySpec};
 pub use traffic_policy::{

@@ -3,7 +3,9 @@
 //! [`evaluate`] is the product. The webhook, the command line and the tests differ only in who fills its three arguments.
 
 mod change;
+mod lookup;
 mod names;
+mod parameters;
 mod redefinition;
 mod review;
 mod rule;
@@ -16,6 +18,8 @@ pub use change::{
     Asked, Base, Carried, Change, Class, Clients, Destination, Destinations, Flow, Movement,
     Relabelled, Share, Shares, Side, Why, fractions,
 };
+pub use lookup::Target;
+pub use parameters::{Factor, Percentage};
 pub use redefinition::{Redefinition, Selection, Shift, Use};
 pub use review::{Operation, Review, Write};
 pub use rule::{Case, Definition, Entry, Gravity, Report, Rule, Stage};
@@ -102,6 +106,9 @@ fn decide_routes(policy: &Policy, review: &Review, new: &VirtualService, world: 
     let Some(change) = Change::of(review, policy.spec(), world, is_blind) else {
         return Verdict::allow(Basis::NotJudged);
     };
+    if !is_blind {
+        findings.extend(judge.traffic(new, &change, Stage::Load));
+    }
     if !change.moves() {
         return Verdict::of(Basis::Text, findings);
     }
@@ -110,9 +117,9 @@ fn decide_routes(policy: &Policy, review: &Review, new: &VirtualService, world: 
         return Verdict::undecided(missing);
     }
     if !is_blind {
-        findings.extend(judge.traffic(new, &change));
+        findings.extend(judge.traffic(new, &change, Stage::Traffic));
         if review.old_object().is_none() {
-            findings.extend(judge.presence(new, &change));
+            findings.extend(judge.traffic(new, &change, Stage::Presence));
         }
     }
     if harmless {
@@ -146,7 +153,7 @@ fn decide_removal(policy: &Policy, review: &Review, world: &World) -> Verdict {
         return if waits { Verdict::undecided(missing) } else { Verdict::allow(Basis::Blind) };
     }
     let judge = Judge { policy, review, world };
-    let mut findings = judge.presence(old, &change);
+    let mut findings = judge.traffic(old, &change, Stage::Presence);
     if !change.moves() || change.is_harmless() {
         for finding in &mut findings {
             finding.action = finding.action.max(Action::Warn);
@@ -225,7 +232,7 @@ impl Judge<'_> {
         let mut found = self.ask(new, None, stage);
         if let Some(old) = self.review.old_object().filter(|_| !found.is_empty()) {
             let mut before = self.ask(old, None, stage);
-            for reported in &mut found {
+            found.retain_mut(|reported| {
                 let same = |old: &Reported| {
                     old.finding.rule == reported.finding.rule
                         && old.key == reported.key
@@ -234,35 +241,31 @@ impl Judge<'_> {
                 // Each old violation excuses one of the new object: a second one of its kind is new.
                 if let Some(at) = before.iter().position(same) {
                     before.swap_remove(at);
+                    if reported.is_advice {
+                        return false;
+                    }
                     reported.finding.action = reported.finding.action.max(Action::Warn);
                     reported.finding.message.push_str("\n  It was so before this write.");
                 }
-            }
+                true
+            });
         }
         found.into_iter().map(|reported| reported.finding).collect()
     }
 
-    /// The findings of the rules that compare traffic.
-    fn traffic(&self, new: &VirtualService, change: &Change) -> Vec<Finding> {
-        self.ask(new, Some(change), Stage::Traffic)
-            .into_iter()
-            .map(|reported| reported.finding)
-            .collect()
-    }
-
-    /// The findings of the rules about who is in force.
-    fn presence(&self, object: &VirtualService, change: &Change) -> Vec<Finding> {
-        self.ask(object, Some(change), Stage::Presence)
-            .into_iter()
-            .map(|reported| reported.finding)
-            .collect()
+    /// The findings of the rules that are asked with the change at hand.
+    fn traffic(&self, object: &VirtualService, change: &Change, stage: Stage) -> Vec<Finding> {
+        self.ask(object, Some(change), stage).into_iter().map(|reported| reported.finding).collect()
     }
 
     fn ask(&self, object: &VirtualService, change: Option<&Change>, stage: Stage) -> Vec<Reported> {
         let case =
             Case { review: self.review, object, change, world: self.world, policy: self.policy };
         let mut found = Vec::new();
-        let can_look = |rule: &ActiveRule| rule.entry.reads.is_empty() || !self.world.is_blank();
+        // A rule that reads text may have something to say without looking anything up, and asks by itself.
+        let can_look = |rule: &ActiveRule| {
+            stage <= Stage::Text || rule.entry.reads.is_empty() || !self.world.is_blank()
+        };
         let asked = self
             .policy
             .rules

@@ -38,6 +38,9 @@ pub enum Stage {
     Text,
     /// It compares traffic before and after, and looks things up.
     Traffic,
+    /// It compares load before and after, that of mirrors included: asked also where no share moves, for a copy of the requests
+    /// is load and no share.
+    Load,
     /// It says which VirtualService is in force from now on, where one comes or goes.
     Presence,
     /// It judges DestinationRules by those who send requests to their subsets.
@@ -97,6 +100,8 @@ pub(super) struct Reported {
     pub(super) key: String,
     /// The larger, the worse.
     pub(super) severity: f64,
+    /// Advice is given once, by the write that brings the occasion.
+    pub(super) is_advice: bool,
 }
 
 impl<'a> Report<'a> {
@@ -108,6 +113,26 @@ impl<'a> Report<'a> {
     /// the damage: a violation that the old object had with the same key and at least this severity is only warned about.
     pub fn violation(&mut self, path: FieldPath, message: String, key: String, severity: f64) {
         self.push(self.action, path, message, Vec::new(), key, severity);
+    }
+
+    /// Something that works as written and may not be what was meant: as a violation, but nothing is said where the old object had
+    /// the same with at least this severity. Repeated at every write, advice is noise.
+    pub fn advice(
+        &mut self,
+        gravity: Gravity,
+        path: FieldPath,
+        message: String,
+        key: String,
+        severity: f64,
+    ) {
+        let action = match gravity {
+            Gravity::Full => self.action,
+            Gravity::WarnOnly => self.action.max(Action::Warn),
+        };
+        self.push(action, path, message, Vec::new(), key, severity);
+        if let Some(last) = self.found.last_mut() {
+            last.is_advice = true;
+        }
     }
 
     /// A violation that is never more than a warning, for this reason or that.
@@ -152,7 +177,7 @@ impl<'a> Report<'a> {
         severity: f64,
     ) {
         let finding = Finding { rule: self.rule, action, path, message, rests_on };
-        self.found.push(Reported { finding, key, severity });
+        self.found.push(Reported { finding, key, severity, is_advice: false });
     }
 }
 

@@ -13,6 +13,9 @@ use crate::world::HostKind;
 
 /// A canary gets more traffic in small steps.
 ///
+/// Reads: the shares of every route, old and new. Looks up the DestinationRules, the ready endpoints, and the age of
+/// the workloads and their ReplicaSets.
+///
 /// Compares who served each kind of requests before the write and who serves them after it. A canary, and all canaries of a
 /// route together, may rise by `step.max` points in one write (50 unless the policy says otherwise), may start with
 /// `step.initial` at the most, and go from rung to rung where the policy has a `step.ladder`.
@@ -26,6 +29,12 @@ use crate::world::HostKind;
 ///
 /// Which side is stable: the policy's `roles`; names that say so (primary, stable, canary, preview); then how long the
 /// workloads and their ReplicaSets have been there, the order of versions (v1 before v2), and who carried more.
+///
+/// Why: a canary shows its faults to those who meet it; in small steps these are few, and there is time to look.
+///
+/// Refused: `v1: 100` to `v1: 1, v2: 99`, the classic slip.
+///
+/// Passes: `v1: 90, v2: 10`; then `v1: 50, v2: 50`; then `v2: 100`.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub(super) struct CanaryStep {}

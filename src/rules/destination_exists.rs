@@ -13,6 +13,8 @@ use crate::world::{ANY_NAMESPACE, Client, HostKind, Kind, Service};
 
 /// A destination that gets traffic exists.
 ///
+/// Reads: the host and the port of each destination. Looks up Services, ServiceEntries and Gateways.
+///
 /// Refuses a destination with a share above 0 whose host is neither a Service nor a ServiceEntry, that its clients do not see
 /// (`exportTo` of a ServiceEntry, or the annotation `networking.istio.io/exportTo` of a Service), or on a port that it does not
 /// have: that share is answered with 503.
@@ -26,6 +28,12 @@ use crate::world::{ANY_NAMESPACE, Client, HostKind, Kind, Service};
 /// destination does not listen on it, a gateway where the Service has several ports.
 ///
 /// Warned about: a Service of type ExternalName whose external host no Service or ServiceEntry is called.
+///
+/// Why: Envoy takes a route to a host that nobody has and answers its share with 503.
+///
+/// Refused: `destination: {host: reviews.shop}` for Service reviews of namespace shop.
+///
+/// Passes: `destination: {host: reviews}` within namespace shop, `host: reviews.shop.svc.cluster.local` from elsewhere.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub(super) struct DestinationExists {}

@@ -7,13 +7,21 @@ use crate::policy::{Action, Case, Report, Rule, Stage, fractions};
 
 /// A route can be reached.
 ///
-/// Routes are tried from the top, and the first one that matches takes the request. Refuses a route behind one that takes
+/// Reads: the `match`, the order and the destinations of all routes. Nothing is looked up.
+///
+/// Why: routes are tried from the top, and the first one that matches takes the request. Refuses a route behind one that takes
 /// everything, or behind one with the same match, when its destinations differ: what it says never happens. The common mistake
 /// is a split written as two routes, `[v1 90], [v2 10]`: v1 gets 100 %, whatever its weight, and v2 nothing. A header route
 /// behind a catch-all is another.
 ///
 /// A warning where the destinations are the same, where the route in front takes only a wider path, where the stored object had
 /// it already, and for a lowering: a catch-all to the stable version put in front of everything is a rollback.
+///
+/// Refused: `http: [{route: [{destination: {host: reviews, subset: v1}, weight: 90}]}, {route: [{destination: {host:
+/// reviews, subset: v2}, weight: 10}]}]`
+///
+/// Passes: `http: [{route: [{destination: {host: reviews, subset: v1}, weight: 90}, {destination: {host: reviews,
+/// subset: v2}, weight: 10}]}]`
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub(super) struct RouteReachable {}

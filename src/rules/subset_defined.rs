@@ -16,6 +16,8 @@ const MOST_LOOKUPS: usize = 20_000;
 
 /// A subset that gets traffic is defined.
 ///
+/// Reads: the host and the subset of each destination. Looks up the DestinationRules in force for the clients.
+///
 /// Refuses a destination with a share above 0 whose subset no DestinationRule in force defines for the clients concerned: that
 /// share of the requests is answered with 503 (`cluster_not_found`), and nothing falls back to another subset.
 ///
@@ -30,6 +32,12 @@ const MOST_LOOKUPS: usize = 20_000;
 /// first install, where no endpoint of the host is ready yet; in a dry run, whose other objects the server does not have; where
 /// the subset was missing before and gets no more than it had; and for a lowering. Before anybody is refused the
 /// DestinationRules are read again from the API server.
+///
+/// Why: Istio makes no cluster for a subset that nobody defined, and takes the route all the same.
+///
+/// Refused: `v1: 90, v3: 10` where the DestinationRule defines v1 and v2.
+///
+/// Passes: first `subsets: [{name: v3, labels: {version: v3}}]` in the DestinationRule, then the same weights.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub(super) struct SubsetDefined {}

@@ -13,6 +13,9 @@ use crate::world::{ANY_NAMESPACE, Client, HostKind, Kind};
 
 /// A subset that carries traffic keeps its definition and its endpoints.
 ///
+/// Reads: the DestinationRule before and after. Looks up every VirtualService that sends requests to its host, and the
+/// endpoints.
+///
 /// Judges DestinationRules that are created, changed or deleted, by comparing what the clients of every VirtualService find
 /// before and after. Refuses a write after which a share above 0 names a subset that its clients find no more, or that selects
 /// no ready endpoint any more: that share would be answered with 503, and nothing falls back to another subset.
@@ -25,8 +28,15 @@ use crate::world::{ANY_NAMESPACE, Client, HostKind, Kind};
 ///
 /// Never refused: a subset that no route gives a share; what was missing or dead before; a host without a ready endpoint; new
 /// subsets; the deletion of a rule while another one defines the same subsets. A mere warning: a dry run, whose other objects
-/// the server does not have; clients that are not there. Before anybody is refused, the VirtualServices, the
-/// DestinationRules and the endpoints are read again from the API server.
+/// the server does not have; clients that are not there. Before anybody is refused, the VirtualServices and the DestinationRules
+/// (where pods are lost, the pods) are read again from the API server.
+///
+/// Why: a VirtualService names a subset, and another object says what that is: whoever edits the one does not see the
+/// other.
+///
+/// Refused: the deletion of subset v1 from the DestinationRule while a VirtualService gives v1 a share.
+///
+/// Passes: the same after no VirtualService gives v1 a share any more.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub(super) struct SubsetInUse {}

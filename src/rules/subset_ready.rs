@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::istio::{Resolution, ServiceEntry};
-use crate::policy::words::{counted, label_map, labels, list, near_miss, percent};
+use crate::policy::words::{are, carry, counted, label_map, labels, list, near_miss, percent};
 use crate::policy::{
     Action, Carried, Case, Change, Destination, Gravity, Reference, Report, Rule, Stage,
 };
@@ -12,10 +12,11 @@ use crate::world::{HostKind, Kind, LabelledCount, Service, ServicePort};
 
 /// A destination that gets more traffic selects ready endpoints.
 ///
-/// Refuses a rising share for a destination that selects fewer ready endpoints than `minReady`: members of the Service's
+/// Reads: the share of each destination; its DestinationRule, EndpointSlices and Pods. Refuses a rising share for a destination that selects fewer ready endpoints than `minReady`: members of the Service's
 /// EndpointSlices for the destination's port that are ready, and WorkloadEntries, whose labels are all of the subset's; for a
 /// ServiceEntry the endpoints that it lists or selects. Labels are the endpoint's own and those that Istio adds from the Node.
-/// Envoy picks a destination by weight without looking whether anybody answers there, so the share of a subset that selects
+///
+/// Why: Envoy picks a destination by weight without looking whether anybody answers there, so the share of a subset that selects
 /// nobody is answered with 503.
 ///
 /// Warns where a share does not mean what it says: sidecars take headless Services, `loadBalancer.simple: PASSTHROUGH` and
@@ -24,6 +25,10 @@ use crate::world::{HostKind, Kind, LabelledCount, Service, ServicePort};
 /// Admitted with a warning: where nothing that serves these requests now is ready either, for a lowering, where other clusters
 /// may have endpoints, and where machines outside of Kubernetes may be selected. Not judged: hosts whose endpoints are found by
 /// DNS. Before anybody is refused the EndpointSlices, Pods and DestinationRules are read again from the API server.
+///
+/// Refused: `v1: 90, v2: 10` where no ready pod carries the labels of v2.
+///
+/// Passes: the same after `kubectl rollout status deployment reviews-v2`.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub(super) struct SubsetReady {
@@ -421,14 +426,6 @@ impl Found {
         let other_ports = if selected > 0 { 0 } else { case.world.ready_on_no_port(host, wanted) };
         Self { all: groups.iter().map(say).collect(), meant, unselected, other_ports }
     }
-}
-
-fn are(count: u32) -> &'static str {
-    if count == 1 { "is" } else { "are" }
-}
-
-fn carry(count: u32) -> &'static str {
-    if count == 1 { "carries" } else { "carry" }
 }
 
 fn message(asked: &Asked<'_>, found: &Found, (ready, unready, least): (u32, u32, u32)) -> String {

@@ -11,6 +11,10 @@ use crate::world::HostKind;
 
 /// A VirtualService that comes or goes says which one is in force instead.
 ///
+/// Reads: hosts, gateways and `exportTo`, and who served the requests before. Looks up the other VirtualServices of the hosts.
+///
+/// Why: which one is in force nobody reads off a single object, and a deletion moves traffic without naming a weight.
+///
 /// Warns about a VirtualService that is deleted while it routes requests: the next one for its hosts comes into force, or a
 /// Service's own routing, which spreads requests over all ready pods, canaries included, or nobody answers. And about a new one
 /// that takes requests from another: one for its own namespace comes before one for everybody, whichever is older, and a host
@@ -19,6 +23,10 @@ use crate::world::HostKind;
 /// Says who routes the requests from now on, and which share changes most. How far a canary may rise that way is for
 /// `canary-step` to say where a VirtualService is created; a deletion is refused only where the policy sets this rule to Deny, and
 /// then not where nothing but the stable side gains.
+///
+/// Warned about: `kubectl delete virtualservice reviews` while it keeps v2 at 10 % and v2 has half of the pods.
+///
+/// Passes: first `v1: 100` or as many pods as the share, then the deletion.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub(super) struct VsInUse {}

@@ -37,6 +37,12 @@ impl DestinationRules {
         self.set(&host, namespace, HostRules::of(written, mesh));
     }
 
+    /// All of them; nothing is left here.
+    pub(super) fn take(&mut self) -> Vec<DestinationRule> {
+        let all = std::mem::take(self);
+        all.rules.iter().map(|(rule, _)| rule.as_ref().clone()).collect()
+    }
+
     pub(super) fn names(&self) -> Vec<(String, String)> {
         self.rules.names()
     }

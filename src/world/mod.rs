@@ -244,6 +244,17 @@ impl World {
         &self.mesh
     }
 
+    /// Changes the mesh-wide settings: names are completed, and rules merged, anew.
+    pub fn set_mesh(&mut self, mesh: Mesh) {
+        self.mesh = mesh;
+        for object in self.virtual_services.take() {
+            self.apply(Object::VirtualService(Box::new(object)));
+        }
+        for object in self.destination_rules.take() {
+            self.apply(Object::DestinationRule(Box::new(object)));
+        }
+    }
+
     /// Whether all objects of `kind` have been seen; before that, absence means nothing.
     pub fn knows(&self, kind: Kind) -> bool {
         self.listed.contains(&kind)

@@ -164,6 +164,12 @@ impl VirtualServices {
         }
     }
 
+    /// All of them; nothing is left here.
+    pub(super) fn take(&mut self) -> Vec<VirtualService> {
+        let all = std::mem::take(self);
+        all.objects.iter().map(|kept| kept.object.clone()).collect()
+    }
+
     pub(super) fn names(&self) -> Vec<(String, String)> {
         self.objects.names()
     }

@@ -5,6 +5,7 @@ mod churn;
 mod files;
 mod index;
 mod live;
+mod mesh_config;
 mod watch;
 
 use std::collections::BTreeMap;

@@ -6,6 +6,7 @@
 //! with all logs stays.
 
 mod court;
+mod demo;
 mod fixed;
 mod generated;
 // The end-to-end tests use all of it; these need the processes and the control plane.
@@ -33,10 +34,14 @@ const ALL: &[Test] = &[
     ("the_traps_agree_with_istio", fixed::agree_with_istio),
     ("generated_worlds_agree_with_istio", generated::agree_with_istio),
     ("requests_go_where_the_gate_says", traffic::goes_where_we_say),
+    ("the_incident_goes_as_told", demo::goes_as_told),
 ];
 
 /// An own `main`, because what runs has to be stopped after the last test and statics are never dropped.
 fn main() -> ExitCode {
+    if std::env::var_os("SLUICEGATE_MESH_DEMO").is_some() {
+        return show(demo::show);
+    }
     let arguments = Arguments::from_args();
     let stage = Arc::new(Stage::default());
     let trials = ALL.iter().map(|(name, test)| {
@@ -49,4 +54,15 @@ fn main() -> ExitCode {
     }
     drop(stage);
     conclusion.exit_code()
+}
+
+/// Something for a person to watch, with a control plane of its own; the exit code tells whether it went well.
+fn show(what: fn(&Running) -> Result) -> ExitCode {
+    match Running::start().and_then(|running| what(&running)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("\n{}", error.message().unwrap_or("failed"));
+            ExitCode::FAILURE
+        }
+    }
 }

@@ -375,6 +375,36 @@ fn a_dry_run_and_a_namespace_are_as_on_the_server() {
 }
 
 #[test]
+fn what_istiod_was_told_comes_from_flags_and_from_its_config_map() {
+    let config = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: istio, namespace: istio-system}\n\
+        data: {mesh: \"defaultDestinationRuleExportTo: ['.']\"}\n";
+    let broken = config.replace("['.']", "[");
+    let old = split(100, 0);
+    let desk = Desk::with(&[
+        ("old.yaml", &old),
+        ("new.yaml", &split(90, 10)),
+        ("private/istio.yaml", config),
+        ("broken/istio.yaml", &broken),
+    ]);
+    let base = ["check", "--world", WORLD, "--old", "old.yaml", "new.yaml"];
+    let with = |more: &[&str]| desk.run(&[&base[..], more].concat());
+    assert_eq!(with(&[]).code(), 0, "{}", with(&[]).out());
+    let private = with(&["--world", "private"]);
+    assert_eq!(private.code(), 1, "{}", private.out());
+    assert!(private.out().contains("clients outside shop"), "{}", private.out());
+    let public = ["--world", "private", "--default-destination-rule-export-to", "*"];
+    assert_eq!(with(&public).code(), 0, "a flag wins: {}", with(&public).out());
+    // A ConfigMap of another revision says nothing.
+    let other = ["--world", "private", "--revision", "canary"];
+    assert_eq!(with(&other).code(), 0, "{}", with(&other).out());
+    let moved = ["--world", "private", "--istio-namespace", "infra"];
+    assert_eq!(with(&moved).code(), 0, "{}", with(&moved).out());
+    let broken = with(&["--world", "broken"]);
+    assert_eq!(broken.code(), 2, "{}", broken.out());
+    assert!(broken.err().contains("ConfigMap istio-system/istio"), "{}", broken.err());
+}
+
+#[test]
 fn the_rules_are_listed_and_explained() {
     let desk = Desk::with(&[]);
     let table = desk.run(&["rules"]);

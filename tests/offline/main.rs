@@ -5,4 +5,5 @@ mod check;
 mod destination_rules;
 mod house;
 mod properties;
+mod re2;
 mod virtual_services;
