@@ -156,7 +156,8 @@ impl Search<'_> {
 
 fn rests_on(case: &Case<'_>, destination: &Destination, client: &Client) -> Vec<Reference> {
     let root = case.world.mesh().root_namespace.as_str();
-    let service = case.world.host_namespace(&destination.host).unwrap_or_default();
+    let host = target(case, &destination.host);
+    let service = case.world.host_namespace(&host).unwrap_or_default();
     let mut namespaces = vec![client.namespace.as_str(), service, root];
     namespaces.retain(|namespace| *namespace != ANY_NAMESPACE);
     namespaces.sort_unstable();
@@ -173,13 +174,20 @@ fn message(
     destination: &Destination,
     lost: &[Asked],
 ) -> String {
-    let (subset, host) = (carried.written.destination.subset.as_str(), &destination.host);
-    let who = list(&losers(case, destination, lost));
+    let subset = carried.written.destination.subset.as_str();
+    let host = &target(case, &destination.host);
+    let who = list(&losers(case, host, lost));
     let mut message = format!(
         "{} would get 503: no DestinationRule that {who} use defines subset {subset} of {host}",
         percent(carried.share),
     );
     let Some(client) = lost.first().and_then(|asked| asked.clients.first()) else { return message };
+    if *host != destination.host {
+        let alias = &destination.host;
+        let domain = &case.world.mesh().domain;
+        let alias = alias.short(&case.review.namespace, domain);
+        message.push_str(&format!(", for which {alias} stands"));
+    }
     let used = case.world.destination_rule(host, client);
     if let Some(used) = used {
         message.push_str(&format!("\n  {}.", defines(used)));
@@ -189,7 +197,7 @@ fn message(
         message.push_str(&format!("\n  {} does define {subset}, but {why}.", full(rule)));
     }
     let is_kept = |rule: &&DestinationRule| {
-        !rule.is_exported_to(&client.namespace) && rule.spec.workload_selector.is_none()
+        !is_exported(case, rule, client) && rule.spec.workload_selector.is_none()
     };
     let kept = elsewhere.map(|(rule, _)| rule).filter(is_kept);
     let defined = used.into_iter().flat_map(EffectiveRule::subsets);
@@ -199,10 +207,17 @@ fn message(
         (None, Some(rule)) => {
             format!("Passes: add subset {subset} to {} first, then send it traffic.", full(rule))
         }
-        (None, None) if kept.is_some() => format!(
-            "Passes: first an exportTo of {} that names these clients, or none at all, then this.",
-            kept.map(full).unwrap_or_default()
-        ),
+        (None, None) if kept.is_some() => {
+            let none = kept.is_some_and(|rule| {
+                !rule.spec.export_to.is_empty()
+                    && case.world.mesh().default_destination_rule_export_to.is_empty()
+            });
+            format!(
+                "Passes: first an exportTo of {} that names these clients{}, then this.",
+                kept.map(full).unwrap_or_default(),
+                if none { ", or none at all" } else { "" }
+            )
+        }
         (None, None) => format!(
             "Passes: first a DestinationRule for {host} in namespace {} that defines {subset}, then this.",
             case.world.host_namespace(host).unwrap_or(&case.review.namespace)
@@ -213,8 +228,8 @@ fn message(
 }
 
 /// Those who lose, as messages say it.
-fn losers(case: &Case<'_>, destination: &Destination, lost: &[Asked]) -> Vec<String> {
-    let own = case.world.host_namespace(&destination.host).unwrap_or_default();
+fn losers(case: &Case<'_>, host: &Host, lost: &[Asked]) -> Vec<String> {
+    let own = case.world.host_namespace(host).unwrap_or_default();
     let is_general = lost.iter().any(|asked| asked.why == Why::Anywhere);
     let is_of_own = |asked: &Asked| asked.clients.iter().any(|client| client.namespace == own);
     let is_own_lost = lost.iter().any(|asked| asked.why == Why::Service && is_of_own(asked));
@@ -259,6 +274,8 @@ fn defined_elsewhere<'a>(
         format!("{} takes its place for these clients{why}", full(instead))
     } else if !rule.is_exported_to(&client.namespace) {
         "its exportTo keeps it from these clients".to_owned()
+    } else if !is_exported(case, rule, client) {
+        "by the mesh's default it is private to its namespace".to_owned()
     } else if is_asked {
         "Istio merges it into a rule that these clients do not see".to_owned()
     } else {
@@ -274,20 +291,30 @@ fn hidden_message(
     hidden: &[Client],
 ) -> String {
     let (subset, host) = (carried.written.destination.subset.as_str(), &destination.host);
-    let clients = list(&hidden.iter().map(who).collect::<Vec<_>>());
+    let clients = if hidden.iter().all(|client| client.labels.is_empty()) {
+        let namespaces = hidden.iter().map(|client| client.namespace.clone());
+        format!("clients in {}", list(&namespaces.collect::<Vec<_>>()))
+    } else {
+        list(&hidden.iter().map(who).collect::<Vec<_>>())
+    };
     let used = hidden.first().and_then(|client| case.world.destination_rule(host, client));
     let (instead, next) = match used {
         Some(used) => {
             let name = used.rules().next_back().map(full).unwrap_or_default();
             (
                 format!("{}, and hides every other rule from them", defines(used)),
-                format!(
-                    "Everybody else finds it. For these clients add subset {subset} to {name}."
-                ),
+                match hidden.len() {
+                    1 => format!(
+                        "Everybody else finds it. For these clients add subset {subset} to {name}."
+                    ),
+                    _ => format!(
+                        "Everybody else finds it. For these clients add subset {subset} to their own rules, such as {name}."
+                    ),
+                },
             )
         }
         None => (
-            "Istio merges what they would use into a rule for other pods of their namespace"
+            "A DestinationRule for selected pods of their namespace hides every other rule from them"
                 .to_owned(),
             "Everybody else finds it.".to_owned(),
         ),
@@ -296,6 +323,19 @@ fn hidden_message(
         "{} would get 503 for {clients}: they find no subset {subset} of {host}\n  {instead}.\n  {next}",
         percent(carried.share),
     )
+}
+
+/// The host whose DestinationRules count: what an ExternalName Service stands for, else the host itself.
+fn target(case: &Case<'_>, host: &Host) -> Host {
+    case.world.alias_target(host).unwrap_or_else(|| host.clone())
+}
+
+/// Whether `exportTo`, or the mesh's default for it, lets a client use a rule.
+fn is_exported(case: &Case<'_>, rule: &DestinationRule, client: &Client) -> bool {
+    let default = &case.world.mesh().default_destination_rule_export_to;
+    let is_private = rule.spec.export_to.is_empty() && default.iter().any(|to| to == ".");
+    rule.is_exported_to(&client.namespace)
+        && (!is_private || rule.metadata.namespace == client.namespace)
 }
 
 /// `DestinationRule shop/reviews defines v1 and v2`.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use super::host_map::HostMap;
 use super::merged::{EffectiveRule, Entry, HostRules};
 use super::table::Table;
-use super::{Client, HostKind, Mesh, World};
+use super::{Client, Mesh, World};
 use crate::istio::{DestinationRule, Host, Subset};
 
 /// DestinationRules, also by the host they speak of, merged as istiod merges them.
@@ -105,7 +105,7 @@ impl<'a> Rules<'a> {
     ///
     /// Source: `pilot/pkg/model/push_context.go` `destinationRule`, `sidecar.go` `DestinationRule`.
     pub fn destination_rule(self, host: &Host, client: &Client) -> Option<EffectiveRule<'a>> {
-        let alias = self.world.alias(host);
+        let alias = self.world.alias_target(host);
         let host = alias.as_ref().unwrap_or(host);
         let own = self.own(&client.namespace, host);
         if !own.is_empty() {
@@ -132,7 +132,7 @@ impl<'a> Rules<'a> {
     /// The namespaces whose clients look for `host` among DestinationRules of their own namespace, sorted: what such a rule lacks,
     /// they do not find elsewhere.
     pub fn namespaces_with_own_rules(self, host: &Host) -> Vec<&'a str> {
-        let alias = self.world.alias(host);
+        let alias = self.world.alias_target(host);
         let host = alias.as_ref().unwrap_or(host).as_str();
         let root = self.world.mesh.root_namespace.as_str();
         let counts =
@@ -155,7 +155,7 @@ impl<'a> Rules<'a> {
     /// The labels by which DestinationRules in `namespace` for `host` select some of its pods, each once: pods with them may see
     /// something else than the others.
     pub fn selectors(self, host: &Host, namespace: &str) -> Vec<&'a BTreeMap<String, String>> {
-        let alias = self.world.alias(host);
+        let alias = self.world.alias_target(host);
         let entries = self.own(namespace, alias.as_ref().unwrap_or(host)).iter();
         let mut found =
             entries.filter_map(|entry| Some(&entry.selector()?.match_labels)).collect::<Vec<_>>();
@@ -265,26 +265,10 @@ impl World {
         self.rules().subset(host, subset, client)
     }
 
-    /// The external host that an ExternalName Service stands for, one level deep, as Istio resolves it before it looks for rules
-    /// (`route.go` `GetDestinationCluster`).
-    pub(super) fn alias(&self, host: &Host) -> Option<Host> {
-        match self.host(host) {
-            Some(HostKind::Alias(service)) => {
-                let name = service.external_name.as_deref()?;
-                Some(Host::resolve(
-                    name.trim_end_matches('.'),
-                    &service.namespace,
-                    &self.mesh.domain,
-                ))
-            }
-            _ => None,
-        }
-    }
-
     /// The DestinationRules of all namespaces that cover `host` and define `subset`, whether a client sees them or not: what a
     /// denial names as "defined elsewhere". Those for exactly this host first.
     pub fn rules_defining(&self, host: &Host, subset: &str) -> Vec<&DestinationRule> {
-        let alias = self.alias(host);
+        let alias = self.alias_target(host);
         let host = alias.as_ref().unwrap_or(host);
         let mut found = Vec::new();
         for (_, of_host) in self.destination_rules.by_host.covering(host.as_str()) {

@@ -204,6 +204,7 @@ impl<'a> Clients<'a> {
                 let hosts = hosts.collect::<BTreeSet<_>>().into_iter();
                 let hosts = hosts.map(|host| Host::resolve(host, self.namespace, domain));
                 hosts
+                    .map(|host| self.world.alias_target(&host).unwrap_or(host))
                     .filter_map(|host| self.world.host_namespace(&host).map(str::to_owned))
                     .collect::<BTreeSet<_>>()
             }
