@@ -1,7 +1,7 @@
 use serde_json::{Value, json};
 
 use super::dice::Dice;
-use super::routes::virtual_service;
+use super::routes::{delegate, virtual_service};
 use super::{Piece, World};
 
 /// The full names of what the worlds are about.
@@ -57,7 +57,12 @@ pub(crate) fn generate(seed: u64) -> World {
     }
     for place in 0..[0, 1, 1, 1, 2, 2, 3][dice.below(7)] {
         let object = virtual_service(&mut dice, place);
+        let names_a_delegate = object.to_string().contains("\"delegate\"");
         add(&mut dice, object);
+        if names_a_delegate && dice.chance(90) {
+            let object = delegate(&mut dice, place);
+            add(&mut dice, object);
+        }
     }
     World(world)
 }

@@ -3,6 +3,24 @@ use serde_json::{Value, json};
 use super::dice::Dice;
 use super::generate::{REVIEWS, export_to};
 
+/// How the names of delegates begin; the place of the root follows.
+const DELEGATE: &str = "delegate";
+
+/// What the root at this place may delegate to: a VirtualService without hosts.
+pub(super) fn delegate(dice: &mut Dice, place: usize) -> Value {
+    let name = format!("{DELEGATE}{place}-@");
+    let routes = dice.between(1, 2);
+    let routes = (0..routes).map(|at| route(dice, &format!("{name}.{at}"))).collect::<Vec<_>>();
+    let mut spec = json!({ "http": routes });
+    if let Some(to) = export_to(dice) {
+        spec["exportTo"] = to;
+    }
+    json!({
+        "apiVersion": "networking.istio.io/v1", "kind": "VirtualService",
+        "metadata": { "name": name, "namespace": dice.pick(&["alpha", "beta"]) }, "spec": spec,
+    })
+}
+
 /// A VirtualService whose routes are named, so that they can be recognised wherever they end up.
 pub(super) fn virtual_service(dice: &mut Dice, place: usize) -> Value {
     let namespace = dice.pick(&["alpha", "alpha", "alpha", "beta", "beta", "istio-system"]);
@@ -26,7 +44,19 @@ pub(super) fn virtual_service(dice: &mut Dice, place: usize) -> Value {
     }
     let name = format!("{}{place}-@", dice.pick(&["a", "b", "c"]));
     let routes = dice.between(1, 3);
-    let routes = (0..routes).map(|at| route(dice, &format!("{name}.{at}"))).collect::<Vec<_>>();
+    let mut routes = (0..routes).map(|at| route(dice, &format!("{name}.{at}"))).collect::<Vec<_>>();
+    if dice.chance(20) {
+        let at = dice.below(routes.len());
+        let mut to = json!({ "name": format!("{DELEGATE}{place}-@") });
+        if dice.chance(60) {
+            to["namespace"] = dice.pick(&["alpha", "beta"]).into();
+        }
+        let mut root = json!({ "name": routes[at]["name"], "delegate": to });
+        if let Some(own) = routes[at].get("match") {
+            root["match"] = own.clone();
+        }
+        routes[at] = root;
+    }
     let mut spec = json!({ "hosts": own, "http": routes });
     if let Some(to) = export_to(dice) {
         spec["exportTo"] = to;
