@@ -53,6 +53,12 @@ impl Api {
         answers.buffered(AT_ONCE).collect().await
     }
 
+    pub(crate) async fn delete(&self, object: &Value) -> Result {
+        let name = object["metadata"]["name"].as_str().unwrap_or_default();
+        self.send("DELETE", &format!("{}/{name}", place(object)?), &json!({})).await?;
+        Ok(())
+    }
+
     /// Deletes all objects of these namespaces that carry the label.
     pub(crate) async fn delete_all(&self, namespaces: &[&str], label: &str) -> Result {
         let namespaced = KINDS.iter().filter(|(kind, _, _)| *kind != "Node");

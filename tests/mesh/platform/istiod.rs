@@ -13,7 +13,7 @@ const START: Duration = Duration::from_secs(60);
 
 /// istiod, watching the API server, serving xDS in plain text on loopback.
 pub(crate) struct Istiod {
-    _process: Process,
+    process: Process,
     pub(crate) xds_port: u16,
     mesh: PathBuf,
     ports: [u16; 2],
@@ -58,8 +58,12 @@ impl Istiod {
                 Process::spawn(plane.sandbox(), &format!("istiod-{xds_port}"), &mut command)?;
             process
                 .wait_until(START, || matches!(http::get(http_port, "/ready"), Some((200, _))))?;
-            Ok(Self { _process: process, xds_port, mesh, ports, pushes: Mutex::default() })
+            Ok(Self { process, xds_port, mesh, ports, pushes: Mutex::default() })
         })
+    }
+
+    pub(crate) fn has_ended(&mut self) -> Result<bool> {
+        self.process.has_ended()
     }
 
     /// Makes istiod tell everybody everything; from then on clusters have a connect timeout of at least this.
