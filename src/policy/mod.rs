@@ -29,6 +29,8 @@ pub use settings::{
 };
 pub use verdict::{Action, Basis, Finding, Reference, Verdict};
 
+use std::collections::HashMap;
+
 use self::rule::Reported;
 use self::settings::ActiveRule;
 use crate::istio::{DestinationRule, VirtualService};
@@ -231,16 +233,18 @@ impl Judge<'_> {
     fn text(&self, new: &VirtualService, stage: Stage) -> Vec<Finding> {
         let mut found = self.ask(new, None, stage);
         if let Some(old) = self.review.old_object().filter(|_| !found.is_empty()) {
-            let mut before = self.ask(old, None, stage);
+            let mut before: HashMap<(&str, String), Vec<f64>> = HashMap::new();
+            for Reported { finding, key, severity, .. } in self.ask(old, None, stage) {
+                before.entry((finding.rule, key)).or_default().push(severity);
+            }
             found.retain_mut(|reported| {
-                let same = |old: &Reported| {
-                    old.finding.rule == reported.finding.rule
-                        && old.key == reported.key
-                        && old.severity >= reported.severity - 1e-9
-                };
+                // The key is of no use to anybody after this.
+                let key = (reported.finding.rule, std::mem::take(&mut reported.key));
+                let Some(excuses) = before.get_mut(&key) else { return true };
+                let excused = excuses.iter().position(|&old| old >= reported.severity - 1e-9);
                 // Each old violation excuses one of the new object: a second one of its kind is new.
-                if let Some(at) = before.iter().position(same) {
-                    before.swap_remove(at);
+                if let Some(at) = excused {
+                    excuses.swap_remove(at);
                     if reported.is_advice {
                         return false;
                     }

@@ -117,12 +117,15 @@ fn busiest(case: &Case<'_>, change: &Change, flow: &Flow, before: &Side) -> Opti
         let endpoints = change.destinations.get(share.destination).endpoints.as_ref()?;
         of(before.share(share.destination), Some(endpoints.ready()))
     });
-    let stored = case.review.old_object().filter(|_| flow.base == Base::Stored);
+    let stored = case.review.old_object().filter(|_| before.is_own && flow.base == Base::Stored);
     let route = stored.and_then(|old| old.spec.routes(flow.protocol).get(before.route));
-    let mirrored = route.into_iter().flat_map(istio::Route::mirrored);
+    let mirrored = route.into_iter().flat_map(istio::Route::mirrored).take(MOST_MIRRORS);
     let mirrored = mirrored.filter_map(|mirror| of(mirror.part, case.target(mirror.to).ready()));
     served.chain(mirrored).max_by(f64::total_cmp)
 }
+
+/// Nobody copies a request to more places.
+const MOST_MIRRORS: usize = 16;
 
 /// What the destinations that get more than before get, copies included.
 fn loads(case: &Case<'_>, change: &Change, flow: &Flow, after: &Side) -> Vec<Load> {
@@ -144,8 +147,9 @@ fn loads(case: &Case<'_>, change: &Change, flow: &Flow, after: &Side) -> Vec<Loa
             today: 0.0,
         });
     }
-    let route = case.object.spec.routes(flow.protocol).get(after.route);
-    for mirror in route.into_iter().flat_map(istio::Route::mirrored) {
+    let own = after.is_own.then_some(&case.object.spec);
+    let route = own.and_then(|spec| spec.routes(flow.protocol).get(after.route));
+    for mirror in route.into_iter().flat_map(istio::Route::mirrored).take(MOST_MIRRORS) {
         let host = case.resolve(&mirror.to.host);
         let was = mirrored_before(case, flow, mirror.to);
         let known = after.shares.iter().find(|share| {
@@ -192,7 +196,7 @@ fn mirrored_before(case: &Case<'_>, flow: &Flow, to: &istio::Destination) -> f64
     else {
         return 0.0;
     };
-    let route = old.spec.routes(flow.protocol).get(before.route);
+    let route = old.spec.routes(flow.protocol).get(before.route).filter(|_| before.is_own);
     let mirrored = route.into_iter().flat_map(istio::Route::mirrored);
     mirrored.filter(|mirror| mirror.to == to).map(|mirror| mirror.part).sum()
 }

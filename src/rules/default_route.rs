@@ -120,6 +120,9 @@ impl Audience {
     }
 }
 
+/// So many kinds of clients with a route for the rest are told apart; of more than that nothing is said.
+const MOST_COMPARED: usize = 64;
+
 /// The clients that have a route and none for the rest of their requests.
 fn without_rest<'a>(alternatives: impl Iterator<Item = &'a RouteMatch>) -> Option<Clients> {
     let mut some = BTreeSet::new();
@@ -132,7 +135,10 @@ fn without_rest<'a>(alternatives: impl Iterator<Item = &'a RouteMatch>) -> Optio
             some.insert(audience);
         }
     }
-    some.retain(|audience| !rest.iter().any(|rest| rest.includes(audience)));
+    some.retain(|audience| !rest.iter().take(MOST_COMPARED).any(|rest| rest.includes(audience)));
+    if rest.len() > MOST_COMPARED {
+        return None;
+    }
     let first = some.first()?;
     if *first == Audience::default() {
         return Some(Clients::All);

@@ -43,24 +43,23 @@ impl Rule for SessionAffinity {
         }
         let routes = &case.object.spec.http;
         let arrival = Arrival::anywhere(&case.object.spec, &case.review.namespace);
+        // The destinations that routes in front send opted-in clients to.
+        let mut kept: BTreeSet<(&str, &str)> = BTreeSet::new();
         for (index, route) in routes.iter().enumerate() {
             let carrying = carrying(route);
             let names = carrying.iter().map(|to| (to.host.as_str(), to.subset.as_str()));
             let names = names.collect::<BTreeSet<_>>();
-            if names.len() < 2 {
+            let is_kept = !kept.is_disjoint(&names);
+            let conditions = Condition::alternatives(route, &arrival, Reading::Usual);
+            if conditions.iter().any(Condition::is_targeted) {
+                kept.extend(&names);
+            }
+            if names.len() < 2 || is_kept {
                 continue;
             }
             let Some((by, rule)) = carrying.iter().find_map(|to| hashed(case, to)) else {
                 continue;
             };
-            let sticks = |front: &Route| {
-                let conditions = Condition::alternatives(front, &arrival, Reading::Usual);
-                conditions.iter().any(Condition::is_targeted)
-                    && carrying_names(front).any(|name| names.contains(&name))
-            };
-            if routes[..index].iter().any(sticks) {
-                continue;
-            }
             let versions = carrying.iter().map(|to| to.name().to_owned()).collect::<BTreeSet<_>>();
             let versions = list(&versions.into_iter().collect::<Vec<_>>());
             let message = format!(
@@ -81,10 +80,6 @@ impl Rule for SessionAffinity {
 fn carrying(route: &Route) -> Vec<&Destination> {
     let shares = route.route.iter().zip(fractions(route)).filter(|(_, share)| *share > 0.0);
     shares.map(|(written, _)| &written.destination).collect()
-}
-
-fn carrying_names(route: &Route) -> impl Iterator<Item = (&str, &str)> {
-    carrying(route).into_iter().map(|to| (to.host.as_str(), to.subset.as_str()))
 }
 
 /// What requests to a destination are hashed by, and the DestinationRule that says so.

@@ -44,10 +44,11 @@ impl Rule for SpoofableHeader {
         };
         let public = spec.http.iter().filter(is_public).flat_map(|route| places(case, route));
         let public = public.collect::<BTreeSet<_>>();
+        let hosts = public.iter().map(|(host, _)| host).collect::<BTreeSet<_>>();
         for (index, route) in spec.http.iter().enumerate() {
-            let hidden = places(case, route).into_iter().filter(|place| {
-                !public.contains(place) && public.iter().any(|(host, _)| *host == place.0)
-            });
+            let hidden = places(case, route)
+                .into_iter()
+                .filter(|place| !public.contains(place) && hosts.contains(&place.0));
             let hidden = hidden.collect::<Vec<_>>();
             if hidden.is_empty() {
                 continue;

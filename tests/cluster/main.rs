@@ -5,6 +5,7 @@ mod churn;
 mod files;
 mod index;
 mod live;
+mod members;
 mod mesh_config;
 mod watch;
 
