@@ -158,9 +158,8 @@ impl Verdict {
 
     /// These findings, sorted.
     pub fn of(basis: Basis, mut findings: Vec<Finding>) -> Self {
-        findings.sort_by(|a, b| {
-            (a.action, natural(&a.path), a.rule).cmp(&(b.action, natural(&b.path), b.rule))
-        });
+        findings
+            .sort_by_cached_key(|finding| (finding.action, natural(&finding.path), finding.rule));
         findings.dedup_by(|b, a| a == b);
         Self { findings, basis, missing: Vec::new(), would_deny: false }
     }

@@ -365,15 +365,18 @@ fn note(change: &Change, flow: &Flow, moved: &Movement) -> String {
         format!("{} goes from {} to {}", destination.label, percent(moved.from), percent(moved.to));
     match moved.class {
         Class::Evacuation => {
-            let left = flow
-                .before
-                .iter()
-                .flat_map(|before| &before.shares)
-                .filter(|share| share.fraction > 0.0);
+            /// More are only counted.
+            const MOST_NAMED: usize = 5;
+            let left = flow.before.iter().flat_map(|before| before.shares.carrying());
             let left = left.filter(|share| share.destination != moved.destination);
-            let left = left
-                .map(|share| change.destinations.get(share.destination).label.clone())
-                .collect::<Vec<_>>();
+            let count = left.clone().count();
+            if count > MOST_NAMED {
+                return format!(
+                    "{goes}: taken as an evacuation, because none of the {count} destinations that served has a ready endpoint"
+                );
+            }
+            let label = |share: &Share| change.destinations.get(share.destination).label.clone();
+            let left = left.map(label).collect::<Vec<_>>();
             format!("{goes}: taken as an evacuation, because {} has no ready endpoint", list(&left))
         }
         Class::Rollback => {

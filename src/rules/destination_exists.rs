@@ -1,4 +1,5 @@
-use std::collections::BTreeSet;
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeSet, HashMap};
 
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -47,6 +48,7 @@ impl Rule for DestinationExists {
     fn check(&self, case: &Case<'_>, report: &mut Report<'_>) {
         let Some(change) = case.change else { return };
         let mut missing: Vec<Carried<'_>> = Vec::new();
+        let mut known: HashMap<_, usize> = HashMap::new();
         let users = case.clients();
         for carried in case.carried() {
             let destination = change.destinations.get(carried.destination);
@@ -58,13 +60,12 @@ impl Rule for DestinationExists {
                 continue;
             }
             // The subsets of a host that is missing are missing together.
-            let host = |of: &Carried<'_>| &change.destinations.get(of.destination).host;
-            let same = |known: &&mut Carried<'_>| {
-                known.route() == carried.route() && host(known) == host(&carried)
-            };
-            match missing.iter_mut().find(same) {
-                Some(known) => known.join(&carried),
-                None => missing.push(carried),
+            match known.entry((carried.route(), &destination.host)) {
+                Entry::Occupied(at) => missing[*at.get()].join(&carried),
+                Entry::Vacant(at) => {
+                    at.insert(missing.len());
+                    missing.push(carried);
+                }
             }
         }
         for carried in missing {
@@ -131,7 +132,7 @@ fn missing_host(
 }
 
 fn is_harmless(carried: &Carried<'_>) -> bool {
-    let own = carried.flow.movements.iter().find(|moved| moved.destination == carried.destination);
+    let own = carried.flow.movement(carried.destination);
     own.is_some_and(|moved| moved.rises() && moved.class.is_harmless())
 }
 

@@ -69,7 +69,7 @@ fn size(flow: &Flow) -> f64 {
 /// Whether somebody may answer these requests now.
 fn is_answered(change: &Change, flow: &Flow) -> bool {
     let before = flow.before.iter().flat_map(|before| before.shares.carrying());
-    before.map(|share| change.destinations.get(share.destination)).any(|own| own.serves())
+    before.map(|share| change.destinations.get(share.destination)).any(|own| !own.is_dead())
 }
 
 /// Another VirtualService loses requests to the new one. A new path beside what is there takes nothing from anybody.

@@ -1,5 +1,5 @@
 use std::cell::Cell;
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 
 use super::test::Test;
@@ -14,8 +14,8 @@ pub struct ConditionIndex {
     entries: Vec<Entry>,
     /// Entries by the hash of their part. A collision only costs a comparison more.
     filed: HashMap<u64, Vec<usize>>,
-    /// Of attributes that are tested for prefixes: how long those are.
-    prefix_lengths: HashMap<u64, HashSet<usize>>,
+    /// Of attributes that are tested for prefixes: which lengths those have.
+    prefix_lengths: HashMap<u64, Vec<bool>>,
     /// The first entry that takes everything.
     catch_all: Option<usize>,
     equal: HashMap<Condition, usize>,
@@ -31,7 +31,7 @@ struct Entry {
 
 /// So many comparisons one index makes at the most. It takes an object built for it to need them: beyond, only an equal
 /// condition and a catch-all are found.
-const MOST_STEPS: u64 = 1_000_000;
+const MOST_STEPS: u64 = 250_000;
 
 impl ConditionIndex {
     /// The conditions, each with the place where it stands; places never fall.
@@ -68,7 +68,11 @@ impl ConditionIndex {
             let (attribute, test) = &index.entries[at].condition.parts[part];
             if let Test::Prefix(text) | Test::FoldedPrefix(text) = test {
                 let key = index.hash(kind(test), attribute);
-                index.prefix_lengths.entry(key).or_default().insert(text.len());
+                let lengths = index.prefix_lengths.entry(key).or_default();
+                if lengths.len() <= text.len() {
+                    lengths.resize(text.len() + 1, false);
+                }
+                lengths[text.len()] = true;
             }
         }
         for (at, entry) in index.entries.iter().enumerate() {
@@ -195,14 +199,13 @@ impl ConditionIndex {
         let start = self.hash(kind, attribute);
         let Some(lengths) = self.prefix_lengths.get(&start) else { return };
         let mut hash = start;
-        if lengths.contains(&0) {
-            look_at(hash);
-        }
-        for (at, byte) in text.bytes().enumerate() {
-            hash = step(hash, byte);
-            if lengths.contains(&(at + 1)) {
+        let mut bytes = text.bytes();
+        for &is_filed in lengths {
+            if is_filed {
                 look_at(hash);
             }
+            let Some(byte) = bytes.next() else { return };
+            hash = step(hash, byte);
         }
     }
 

@@ -1,8 +1,8 @@
 use std::cmp::Ordering;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use super::destinations::{Context, Destinations};
-use super::kin::{Clan, Relations};
+use super::kin::{self, Clan, Relations};
 use super::shares::Shares;
 use super::{Base, Flow, NOTHING, Since};
 use crate::policy::names::Role;
@@ -58,7 +58,7 @@ impl Class {
 
 /// So many shares are weighed in all; beyond, only the greatest of each route. It takes thousands of routes in front of one with
 /// tens of thousands of destinations to get there.
-const MOST_WEIGHED: usize = 2_000_000;
+const MOST_WEIGHED: usize = 500_000;
 const GREATEST: usize = 64;
 
 /// Fills in the movements of every flow; says whether small shares were left out.
@@ -74,9 +74,16 @@ pub(super) fn movements(
     destinations.settle_roles();
     let destinations = &*destinations;
     let domain = &context.world.mesh().domain;
-    let relations = Relations::new(flows.iter().map(|flow| &**flow), destinations, domain);
+    let lists = kin::distinct(flows.iter().map(|flow| &**flow));
+    let relations = Relations::new(&lists, destinations, domain);
+    let answers =
+        |shares: &Shares| shares.carrying().any(|share| !relations.is_dead(share.destination));
+    let answered = lists.iter().filter(|shares| answers(shares)).map(|shares| shares.id());
+    let answered = answered.collect::<HashSet<_>>();
     let mut weighed = 0;
     for flow in flows {
+        flow.is_answered =
+            flow.before.as_ref().is_some_and(|before| answered.contains(&before.shares.id()));
         let (Some(before), Some(after)) = (&flow.before, &flow.after) else { continue };
         if before.shares == after.shares {
             continue;
@@ -95,10 +102,10 @@ pub(super) fn movements(
 
 /// A destination that selects a whole host reaches subsets that no route names; they are compared, too.
 fn add_hidden_subsets(flows: &[&mut Flow], destinations: &mut Destinations, context: &Context<'_>) {
-    let sides = flows.iter().flat_map(|flow| [&flow.before, &flow.after]).flatten();
+    let lists = kin::distinct(flows.iter().map(|flow| &**flow));
     let is_whole =
         |at: &usize| destinations.get(*at).labels.as_ref().is_some_and(|labels| labels.is_empty());
-    let whole = sides.flat_map(|side| side.shares.destinations());
+    let whole = lists.into_iter().flat_map(Shares::destinations);
     let whole = whole.filter(is_whole).collect::<BTreeSet<_>>();
     for at in whole {
         let host = destinations.get(at).host.clone();

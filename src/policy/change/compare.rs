@@ -83,6 +83,7 @@ pub(super) fn compare(
             wide: wide.filter(|_| falls).map(|at| side(&before.routes[at])),
             condition,
             movements: Vec::new(),
+            is_answered: false,
         };
         if is_own || is.is_none() {
             compared.flows.push(flow);

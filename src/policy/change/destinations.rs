@@ -32,11 +32,6 @@ pub struct Destination {
 }
 
 impl Destination {
-    /// Whether requests to it may be answered by somebody: it is not known to be dead.
-    pub fn serves(&self) -> bool {
-        !self.is_dead()
-    }
-
     /// Whether it is known that nobody answers there: no such host, no such subset, or no ready endpoint.
     pub fn is_dead(&self) -> bool {
         self.is_missing || self.endpoints.as_ref().is_some_and(|endpoints| endpoints.ready() == 0)

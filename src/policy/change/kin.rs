@@ -26,15 +26,11 @@ pub(super) struct Relations {
 const MOST_ALIKE: usize = 256;
 
 impl Relations {
-    pub(super) fn new<'a>(
-        flows: impl Iterator<Item = &'a Flow>,
-        destinations: &Destinations,
-        domain: &str,
-    ) -> Self {
+    pub(super) fn new(lists: &[&Shares], destinations: &Destinations, domain: &str) -> Self {
         let all = (0..destinations.len()).map(|at| destinations.get(at)).collect::<Vec<_>>();
         Self {
             things: things(&all, domain),
-            families: families(flows, all.len()),
+            families: families(lists, all.len()),
             reached: reached(&all, destinations),
             contains_another: containers(&all, destinations),
             health: all.iter().map(|own| (own.is_dead(), is_alive(own))).collect(),
@@ -135,11 +131,18 @@ fn things(all: &[&Destination], domain: &str) -> Vec<usize> {
     all.iter().map(&mut number).collect()
 }
 
-fn families<'a>(flows: impl Iterator<Item = &'a Flow>, count: usize) -> Vec<Vec<usize>> {
+/// The shares of all flows, before and after, each list once.
+pub(super) fn distinct<'a>(flows: impl Iterator<Item = &'a Flow>) -> Vec<&'a Shares> {
+    let mut seen = HashSet::new();
+    let sides = flows.flat_map(|flow| [&flow.before, &flow.after]).flatten();
+    sides.map(|side| &side.shares).filter(|shares| seen.insert(shares.id())).collect()
+}
+
+fn families(lists: &[&Shares], count: usize) -> Vec<Vec<usize>> {
     let mut seen: HashSet<Vec<usize>> = HashSet::new();
     let mut families = vec![Vec::new(); count];
-    for side in flows.flat_map(|flow| [&flow.before, &flow.after]).flatten() {
-        let together = side.shares.destinations().collect::<Vec<_>>();
+    for shares in lists {
+        let together = shares.destinations().collect::<Vec<_>>();
         if together.len() < 2 || seen.contains(&together) {
             continue;
         }

@@ -72,8 +72,10 @@ pub struct Flow {
     pub existed: bool,
     /// Whether they had a route of their own before, and a wider one serves them now.
     pub falls: bool,
-    /// The destinations whose share changes.
+    /// The destinations whose share changes, sorted by number.
     pub movements: Vec<Movement>,
+    /// Whether anybody who served them before may answer: not all of them are known to be dead.
+    is_answered: bool,
 }
 
 /// Who serves a kind of requests.
@@ -159,12 +161,7 @@ pub struct Change {
 impl Change {
     /// Compares the two objects of `review`, for a deletion the stored one with what is in force without it; `is_blind` leaves
     /// the world out, so that only the objects themselves are evidence. `None` where the review has no VirtualService.
-    pub(super) fn of(
-        review: &Review,
-        policy: &PolicySpec,
-        world: &World,
-        is_blind: bool,
-    ) -> Option<Self> {
+    pub fn of(review: &Review, policy: &PolicySpec, world: &World, is_blind: bool) -> Option<Self> {
         let written = Written {
             namespace: &review.namespace,
             name: &review.name,
@@ -282,12 +279,7 @@ impl Change {
         match (&flow.base, &flow.before) {
             (Base::InForce(_), _) => true,
             (Base::Plain(host), _) => host_serves(host),
-            (_, Some(before)) => {
-                let carrying = before.shares.carrying();
-                carrying
-                    .map(|share| self.destinations.get(share.destination))
-                    .any(Destination::serves)
-            }
+            (_, Some(_)) => flow.is_answered,
             (_, None) => false,
         }
     }

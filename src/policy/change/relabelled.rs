@@ -112,6 +112,7 @@ pub(in crate::policy) fn relabelled(
             existed: true,
             falls: false,
             movements: Vec::new(),
+            is_answered: false,
         }
     };
     let mut flows = entries.chunk_by(|a, b| a.route == b.route).map(of_route).collect::<Vec<_>>();

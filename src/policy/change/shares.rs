@@ -60,6 +60,11 @@ impl Shares {
         self.0.totals.iter().map(|share| share.destination)
     }
 
+    /// Equal for copies of one list: what has been looked at once need not be looked at again.
+    pub(super) fn id(&self) -> usize {
+        Arc::as_ptr(&self.0) as usize
+    }
+
     /// Only the greatest `most` of them.
     pub(super) fn greatest(&self, most: usize) -> Self {
         let mut listed = self.0.totals.clone();
