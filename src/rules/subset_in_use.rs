@@ -28,15 +28,15 @@ use crate::world::{ANY_NAMESPACE, Client, HostKind, Kind};
 ///
 /// Never refused: a subset that no route gives a share; what was missing or dead before; a host without a ready endpoint; new
 /// subsets; the deletion of a rule while another one defines the same subsets. A mere warning: a dry run, whose other objects
-/// the server does not have; clients that are not there. Before anybody is refused, the VirtualServices, the
-/// DestinationRules and the endpoints are read again from the API server.
+/// the server does not have; clients that are not there. Before anybody is refused, the VirtualServices and the DestinationRules
+/// (where pods are lost, the pods) are read again from the API server.
 ///
 /// Why: a VirtualService names a subset, and another object says what that is: whoever edits the one does not see the
 /// other.
 ///
 /// Refused: the deletion of subset v1 from the DestinationRule while a VirtualService gives v1 a share.
 ///
-/// Passes: the same after no VirtualService names v1 any more.
+/// Passes: the same after no VirtualService gives v1 a share any more.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub(super) struct SubsetInUse {}
@@ -80,12 +80,11 @@ impl Rule for SubsetInUse {
         }
         for own in lost {
             let first = own[0];
-            report.lookup(
-                gravity(first),
-                path(case, first),
-                message(case, &own),
-                rests_on(case, first.object, &first.host, &first.client, first.after.is_some()),
-            );
+            let rests_on = match first.after {
+                None => rests_on_rules(case, first),
+                Some(_) => rests_on_pods(case, first.object, &first.host),
+            };
+            report.lookup(gravity(first), path(case, first), message(case, &own), rests_on);
         }
         check_shifts(case, report);
     }
@@ -136,7 +135,7 @@ fn check_shifts(case: &Definition<'_>, report: &mut Report<'_>) {
             gravity,
             labels_path(case, subset.map(|own| own.subset)),
             rise_message(case, &rise, subset),
-            rests_on(case, shift.object, &to.host, &shift.client, true),
+            rests_on_pods(case, shift.object, &to.host),
         );
     }
 }
@@ -396,34 +395,47 @@ fn full(rule: &DestinationRule) -> String {
     format!("{}/{}", rule.metadata.namespace, rule.metadata.name)
 }
 
-/// What is read again before anybody is refused: that the share is there, and what it would miss. Other rules decide whether a
-/// subset is still defined; whether anything answers, the endpoints do. Both together would cost more reads than a review has.
-fn rests_on(
-    case: &Definition<'_>,
-    object: &VirtualService,
-    host: &Host,
-    client: &Client,
-    is_defined: bool,
-) -> Vec<Reference> {
-    let mut found =
-        vec![Reference::VirtualServices { namespace: object.metadata.namespace.clone() }];
-    match case.world.host(host) {
-        Some(HostKind::Service(service)) if is_defined => {
-            let (namespace, service) = (service.namespace.clone(), service.name.clone());
-            found.push(Reference::Endpoints { namespace, service });
-            return found;
-        }
-        Some(HostKind::ServiceEntry(_)) if is_defined => found.push(Reference::ServiceEntries),
+/// The share, and who defines the subset; the Service may be gone with the whole application. Three reads are all there are, and
+/// whether pods answer in this very second is the least of it.
+fn rests_on_rules(case: &Definition<'_>, own: &Use<'_>) -> Vec<Reference> {
+    let mut found = vec![routes_of(own.object)];
+    let mut namespaces = vec![
+        case.review.namespace.as_str(),
+        own.client.namespace.as_str(),
+        case.world.host_namespace(&own.host).unwrap_or_default(),
+        case.world.mesh().root_namespace.as_str(),
+    ];
+    namespaces.retain(|namespace| *namespace != ANY_NAMESPACE);
+    namespaces.sort_unstable();
+    namespaces.dedup();
+    found.extend(
+        namespaces
+            .into_iter()
+            .map(|namespace| Reference::DestinationRules { namespace: namespace.to_owned() }),
+    );
+    match case.world.host(&own.host) {
+        Some(HostKind::Service(service)) => found.push(Reference::Service {
+            namespace: service.namespace.clone(),
+            name: service.name.clone(),
+        }),
+        Some(HostKind::ServiceEntry(_)) => found.push(Reference::ServiceEntries),
         _ => {}
     }
-    let namespaces = BTreeSet::from([
-        case.review.namespace.as_str(),
-        client.namespace.as_str(),
-        case.world.host_namespace(host).unwrap_or_default(),
-        case.world.mesh().root_namespace.as_str(),
-    ]);
-    let namespaces = namespaces.into_iter().filter(|namespace| *namespace != ANY_NAMESPACE);
-    let rules = |namespace: &str| Reference::DestinationRules { namespace: namespace.to_owned() };
-    found.extend(namespaces.map(rules));
     found
+}
+
+/// The share, and the pods on both sides; what the labels are, the write says itself.
+fn rests_on_pods(case: &Definition<'_>, object: &VirtualService, host: &Host) -> Vec<Reference> {
+    let pods = match case.world.host(host) {
+        Some(HostKind::Service(service)) => Reference::Endpoints {
+            namespace: service.namespace.clone(),
+            service: service.name.clone(),
+        },
+        _ => Reference::ServiceEntries,
+    };
+    vec![routes_of(object), pods]
+}
+
+fn routes_of(object: &VirtualService) -> Reference {
+    Reference::VirtualServices { namespace: object.metadata.namespace.clone() }
 }

@@ -5,6 +5,7 @@
 //! is the number of generated worlds, `SLUICEGATE_MESH_SEED` the seed of the first; with `SLUICEGATE_E2E_KEEP` set, the folder
 //! with all logs stays.
 
+mod comparison;
 mod court;
 mod demo;
 mod fixed;
@@ -44,10 +45,12 @@ fn main() -> ExitCode {
     }
     let arguments = Arguments::from_args();
     let stage = Arc::new(Stage::default());
+    let comparison = Trial::test("the_comparison_is_up_to_date", comparison::is_up_to_date);
     let trials = ALL.iter().map(|(name, test)| {
         let stage = Arc::clone(&stage);
         Trial::test(*name, move || test(stage.running()?)).with_ignored_flag(true)
     });
+    let trials = trials.chain([comparison.with_ignored_flag(true)]);
     let conclusion = libtest_mimic::run(&arguments, trials.collect());
     if conclusion.has_failed() {
         stage.print_logs();
