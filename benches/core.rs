@@ -140,9 +140,7 @@ fn judge_destinations(c: &mut Criterion) {
             let review = review(&spread(count, together, 0), &spread(count, together, 1));
             group.throughput(Throughput::Elements(count as u64));
             group.bench_function(BenchmarkId::new(name, count), |b| {
-                b.iter(|| {
-                    evaluate(policies.in_force(&review, &world), black_box(&review), &world)
-                });
+                b.iter(|| evaluate(policies.in_force(&review, &world), black_box(&review), &world));
             });
         }
     }
