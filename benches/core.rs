@@ -90,12 +90,59 @@ fn judge(c: &mut Criterion) {
         ("step", 1, 5, 10),
         ("typo", 1, 1, 99),
         ("step-30-routes", 30, 5, 10),
+        ("step-10-routes", 10, 5, 10),
+        ("step-100-routes", 100, 5, 10),
         ("step-300-routes", 300, 5, 10),
+        ("step-1000-routes", 1_000, 5, 10),
+        ("step-10000-routes", 10_000, 5, 10),
     ] {
         let review = review(&object(routes, from), &object(routes, to));
         group.bench_function(name, |b| {
             b.iter(|| evaluate(policies.in_force(&review, &world), black_box(&review), &world));
         });
+    }
+    group.finish();
+}
+
+/// A VirtualService of `count` destinations, `together` of them in each route; `shift` turns their weights.
+fn spread(count: usize, together: usize, shift: usize) -> String {
+    let entry = |at: usize| {
+        json!({
+            "destination": {"host": "reviews", "subset": format!("s{at}")},
+            "weight": 1 + (at + shift) % 7,
+        })
+    };
+    let route = |first: usize| {
+        json!({
+            "match": [{"uri": {"prefix": format!("/path-{first}/")}}],
+            "route": (first..first + together).map(entry).collect::<Vec<_>>(),
+        })
+    };
+    let http = (0..count).step_by(together).map(route).collect::<Vec<_>>();
+    json!({
+        "apiVersion": "networking.istio.io/v1",
+        "kind": "VirtualService",
+        "metadata": {"name": "reviews", "namespace": "shop"},
+        "spec": {"hosts": ["reviews"], "http": http},
+    })
+    .to_string()
+}
+
+/// Every share changes, and no DestinationRule defines any of the subsets: each destination costs a finding.
+fn judge_destinations(c: &mut Criterion) {
+    let documents = cluster::parse("reviews", REVIEWS).expect("the world of the cases");
+    let world = cluster::world(Mesh::default(), &documents, "shop");
+    let policies = Policies::new(Vec::new(), rules::ALL);
+    let mut group = c.benchmark_group("destinations");
+    group.sample_size(10);
+    for count in [100, 1_000, 10_000, 100_000] {
+        for (name, together) in [("in-one-route", count), ("spread", 10)] {
+            let review = review(&spread(count, together, 0), &spread(count, together, 1));
+            group.throughput(Throughput::Elements(count as u64));
+            group.bench_function(BenchmarkId::new(name, count), |b| {
+                b.iter(|| evaluate(policies.in_force(&review, &world), black_box(&review), &world));
+            });
+        }
     }
     group.finish();
 }
@@ -185,5 +232,5 @@ fn index(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, parse, judge, index);
+criterion_group!(benches, parse, judge, judge_destinations, index);
 criterion_main!(benches);

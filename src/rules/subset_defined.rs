@@ -1,4 +1,4 @@
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -11,7 +11,7 @@ use crate::policy::{
 };
 use crate::world::{ANY_NAMESPACE, Client, EffectiveRule, Kind};
 
-/// How many clients with rules of their own are looked at in one review; they only earn a warning.
+/// After this many clients with rules of their own no more are looked for in a review; they only earn a warning.
 const MOST_LOOKUPS: usize = 20_000;
 
 /// A subset that gets traffic is defined.
@@ -137,20 +137,17 @@ impl Search<'_> {
         host: &Host,
         subset: &str,
     ) -> Vec<Client> {
-        let mut hidden = Vec::new();
+        let mut hidden = BTreeSet::new();
         for own in users {
-            for client in own.with_own_rules(route, host) {
-                self.lookups += 1;
-                if self.lookups > MOST_LOOKUPS {
-                    return hidden;
-                }
-                let is_hidden = self.case.world.subset(host, subset, &client).is_none();
-                if is_hidden && !hidden.contains(&client) {
-                    hidden.push(client);
-                }
+            if self.lookups > MOST_LOOKUPS {
+                break;
             }
+            let clients = own.with_own_rules(route, host);
+            self.lookups += clients.len();
+            let lacks = |client: &Client| self.case.world.subset(host, subset, client).is_none();
+            hidden.extend(clients.into_iter().filter(lacks));
         }
-        hidden
+        hidden.into_iter().collect()
     }
 }
 

@@ -190,21 +190,4 @@ impl World {
         let kept = self.virtual_services.objects.get(namespace, name)?;
         kept.binding.is_in_revision.then_some(&kept.object)
     }
-
-    /// The VirtualService in force for `host` at `gateway` (`mesh` for clients in the mesh), leaving out the one that is
-    /// under review: private ones first, then the oldest.
-    pub fn in_force(
-        &self,
-        host: &Host,
-        gateway: &str,
-        except: (&str, &str),
-    ) -> Option<&VirtualService> {
-        let gateway = (gateway != MESH).then(|| gateway.to_owned());
-        let client = Client { gateway, ..Client::in_namespace(except.0) };
-        let named = self.virtual_services.covering(host.as_str());
-        let named = named
-            .filter(|(_, kept)| kept.binding.names(host.as_str()) && !kept.is(except.0, except.1))
-            .filter_map(|(_, kept)| Some((kept.turn(&client)?, kept.object)));
-        named.min_by_key(|(turn, _)| *turn).map(|(_, object)| object)
-    }
 }

@@ -250,8 +250,9 @@ fn a_wrong_field_does_not_cost_the_object() {
         value["kind"] = "VirtualService".into();
         let world = world(&value.to_string());
         assert_eq!(world.names(Kind::VirtualService).len(), 1, "{object}");
-        let found = world.in_force(&host("shop", "reviews"), "mesh", ("", "")).is_some();
-        assert_eq!(found, hosts, "{object}");
+        let client = Client::in_namespace("shop");
+        let found = world.routing().virtual_services(&host("shop", "reviews"), &client);
+        assert_eq!(!found.is_empty(), hosts, "{object}");
     }
 }
 

@@ -153,7 +153,7 @@ fn every_folder_of_cases_belongs_to_somebody() {
     let known = rules::ALL
         .iter()
         .map(|entry| entry.id)
-        .chain(["decision", "worlds"])
+        .chain(["decision", "in-force", "worlds"])
         .collect::<BTreeSet<_>>();
     for entry in fs::read_dir(root().join("tests/cases")).expect("cases") {
         let name = entry.expect("an entry").file_name().to_string_lossy().into_owned();

@@ -149,11 +149,12 @@ impl<'a> Clients<'a> {
         let is_asked = |own: &Client| asked.iter().any(|asked| asked.clients.contains(own));
         let default = [RouteMatch::default()];
         let blocks = if route.r#match.is_empty() { &default[..] } else { &route.r#match[..] };
-        let mut found = Vec::new();
+        let mut found: Vec<Client> = Vec::new();
         for namespace in rules.namespaces_with_own_rules(host) {
             if !self.is_for_mesh_in(namespace) {
                 continue;
             }
+            let first = found.len();
             let plain = Client::in_namespace(namespace);
             let selected = rules.selectors(host, namespace).into_iter();
             let selected =
@@ -166,7 +167,7 @@ impl<'a> Clients<'a> {
                     }
                     if client.meets(block, self.namespace)
                         && !is_asked(&client)
-                        && !found.contains(&client)
+                        && !found[first..].contains(&client)
                     {
                         found.push(client);
                     }
