@@ -9,7 +9,7 @@ use std::hint::black_box;
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use serde_json::{Value, json};
 use sluicegate::cluster;
-use sluicegate::istio::{Host, Written};
+use sluicegate::istio::{Host, VirtualService, Written};
 use sluicegate::policy::{Operation, Policies, Review, evaluate};
 use sluicegate::rules;
 use sluicegate::world::{EndpointSlice, Kind, Mesh, Object, Pod, Service, SliceEndpoint, World};
@@ -55,7 +55,7 @@ fn parse(c: &mut Criterion) {
         let text = object(routes, 10);
         group.throughput(Throughput::Bytes(text.len() as u64));
         group.bench_with_input(BenchmarkId::new("typed", text.len()), &text, |b, text| {
-            b.iter(|| Written::read(black_box(text)).expect("an object"));
+            b.iter(|| Written::<VirtualService>::read(black_box(text)).expect("an object"));
         });
         group.bench_with_input(BenchmarkId::new("value", text.len()), &text, |b, text| {
             b.iter(|| serde_json::from_str::<Value>(black_box(text)).expect("JSON"));
@@ -71,7 +71,7 @@ fn parse(c: &mut Criterion) {
 
 fn review(old: &str, new: &str) -> Review {
     Review {
-        operation: Operation::parse(Some(old), new),
+        operation: Operation::parse(Kind::VirtualService, Some(old), Some(new)),
         namespace: "shop".to_owned(),
         name: "reviews".to_owned(),
         user: "jane".to_owned(),
@@ -90,18 +90,59 @@ fn judge(c: &mut Criterion) {
         ("step", 1, 5, 10),
         ("typo", 1, 1, 99),
         ("step-30-routes", 30, 5, 10),
+        ("step-10-routes", 10, 5, 10),
+        ("step-100-routes", 100, 5, 10),
         ("step-300-routes", 300, 5, 10),
+        ("step-1000-routes", 1_000, 5, 10),
+        ("step-10000-routes", 10_000, 5, 10),
     ] {
         let review = review(&object(routes, from), &object(routes, to));
         group.bench_function(name, |b| {
-            b.iter(|| {
-                evaluate(
-                    policies.in_force(review.object(), "shop", &world),
-                    black_box(&review),
-                    &world,
-                )
-            });
+            b.iter(|| evaluate(policies.in_force(&review, &world), black_box(&review), &world));
         });
+    }
+    group.finish();
+}
+
+/// A VirtualService of `count` destinations, `together` of them in each route; `shift` turns their weights.
+fn spread(count: usize, together: usize, shift: usize) -> String {
+    let entry = |at: usize| {
+        json!({
+            "destination": {"host": "reviews", "subset": format!("s{at}")},
+            "weight": 1 + (at + shift) % 7,
+        })
+    };
+    let route = |first: usize| {
+        json!({
+            "match": [{"uri": {"prefix": format!("/path-{first}/")}}],
+            "route": (first..first + together).map(entry).collect::<Vec<_>>(),
+        })
+    };
+    let http = (0..count).step_by(together).map(route).collect::<Vec<_>>();
+    json!({
+        "apiVersion": "networking.istio.io/v1",
+        "kind": "VirtualService",
+        "metadata": {"name": "reviews", "namespace": "shop"},
+        "spec": {"hosts": ["reviews"], "http": http},
+    })
+    .to_string()
+}
+
+/// Every share changes, and no DestinationRule defines any of the subsets: each destination costs a finding.
+fn judge_destinations(c: &mut Criterion) {
+    let documents = cluster::parse("reviews", REVIEWS).expect("the world of the cases");
+    let world = cluster::world(Mesh::default(), &documents, "shop");
+    let policies = Policies::new(Vec::new(), rules::ALL);
+    let mut group = c.benchmark_group("destinations");
+    group.sample_size(10);
+    for count in [100, 1_000, 10_000, 100_000] {
+        for (name, together) in [("in-one-route", count), ("spread", 10)] {
+            let review = review(&spread(count, together, 0), &spread(count, together, 1));
+            group.throughput(Throughput::Elements(count as u64));
+            group.bench_function(BenchmarkId::new(name, count), |b| {
+                b.iter(|| evaluate(policies.in_force(&review, &world), black_box(&review), &world));
+            });
+        }
     }
     group.finish();
 }
@@ -129,19 +170,22 @@ fn pods(count: usize) -> (Vec<Object>, Host) {
             namespace: "shop".to_owned(),
             name: name(index),
             labels: labels(index),
-            created: None,
             is_controlled: true,
+            ..Pod::default()
         })
     }));
     objects.extend((0..count).step_by(100).map(|first| {
-        let endpoints = (first..(first + 100).min(count))
-            .map(|index| SliceEndpoint { pod: Some(name(index)), ready: true });
+        let endpoints = (first..(first + 100).min(count)).map(|index| SliceEndpoint {
+            pod: Some(name(index)),
+            ready: true,
+            ..SliceEndpoint::default()
+        });
         Object::EndpointSlice(EndpointSlice {
             namespace: "shop".to_owned(),
             name: format!("reviews-{first}"),
             service: "reviews".to_owned(),
-            is_ipv6: false,
             endpoints: endpoints.collect(),
+            ..EndpointSlice::default()
         })
     }));
     (objects, Host::resolve("reviews", "shop", "cluster.local"))
@@ -188,5 +232,5 @@ fn index(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, parse, judge, index);
+criterion_group!(benches, parse, judge, judge_destinations, index);
 criterion_main!(benches);

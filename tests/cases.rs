@@ -10,9 +10,9 @@ use libtest_mimic::{Arguments, Failed, Trial};
 use serde::Deserialize;
 use serde_json::{Value, json};
 use sluicegate::cluster::{self, Document};
-use sluicegate::policy::{Operation, Policies, Policy, Review, Verdict, evaluate};
+use sluicegate::policy::{Action, Operation, Policies, Policy, Review, Verdict, evaluate};
 use sluicegate::rules;
-use sluicegate::world::{Mesh, World};
+use sluicegate::world::{Kind, Mesh, World};
 
 /// What stands between the input and the answer of a case.
 const EXPECT: &str = "expect: |\n";
@@ -28,11 +28,12 @@ struct Case {
     /// Further objects; one of the same kind and name replaces an earlier one.
     #[serde(default)]
     cluster: Vec<Value>,
-    /// The stored object: whole, or only its `spec` (name reviews, namespace shop, hosts reviews).
+    /// The stored object: whole (VirtualService or DestinationRule), or only the `spec` of a VirtualService (name reviews,
+    /// namespace shop, hosts reviews).
     old: Option<Value>,
     /// The object to be stored, likewise.
     new: Option<Value>,
-    /// `DELETE`; otherwise the objects tell.
+    /// `DELETE`, of the old object; otherwise the objects tell.
     operation: Option<String>,
     #[serde(default)]
     user: String,
@@ -44,6 +45,41 @@ struct Case {
     /// No world is given at all.
     #[serde(default)]
     blank: bool,
+    /// Other clusters belong to the mesh.
+    #[serde(default)]
+    multi_cluster: bool,
+    /// What istiod was told, as flags say it; what its ConfigMap says may lie in `cluster`.
+    #[serde(default)]
+    mesh: Flags,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+struct Flags {
+    revision: Option<String>,
+    domain: Option<String>,
+    plain_destination_rule_merge: bool,
+}
+
+/// The mesh's settings: of the case, then of the ConfigMap among its objects.
+fn mesh(flags: &Flags, is_multi_cluster: bool, documents: &[Document]) -> Mesh {
+    let mut mesh = Mesh {
+        is_multi_cluster,
+        has_enhanced_merge: !flags.plain_destination_rule_merge,
+        ..Mesh::default()
+    };
+    mesh.revision = flags.revision.clone().unwrap_or(mesh.revision);
+    mesh.domain = flags.domain.clone().unwrap_or(mesh.domain);
+    let name = cluster::MeshConfigName::of(&mesh.root_namespace, &mesh.revision);
+    if let cluster::Reading::Found(config) = cluster::mesh_config_in(documents, &name) {
+        mesh.default_virtual_service_export_to = config.default_virtual_service_export_to;
+        mesh.default_destination_rule_export_to = config.default_destination_rule_export_to;
+        mesh.default_service_export_to = config.default_service_export_to;
+        if !config.root_namespace.is_empty() {
+            mesh.root_namespace = config.root_namespace;
+        }
+    }
+    mesh
 }
 
 fn main() {
@@ -102,24 +138,43 @@ fn answer(case: Case) -> Result<Verdict, Failed> {
     } else if case.blank {
         World::blank(Mesh::default())
     } else {
-        cluster::world(Mesh::default(), &objects(&case.world, case.cluster)?, "shop")
+        let documents = objects(&case.world, case.cluster)?;
+        let mesh = mesh(&case.mesh, case.multi_cluster, &documents);
+        cluster::world(mesh, &documents, "shop")
     };
     let (old, new) = (case.old.map(whole), case.new.map(whole));
-    let operation = match (case.operation.as_deref(), new) {
-        (Some("DELETE"), _) => Operation::Delete,
-        (_, Some(new)) => {
-            Operation::parse(old.map(|old| old.to_string()).as_deref(), &new.to_string())
-        }
-        (_, None) => return Err("a case has a new object".into()),
+    let new = match case.operation.as_deref() {
+        None => Some(new.ok_or("a case has a new object, or `operation: DELETE`")?),
+        Some("DELETE") if new.is_none() => None,
+        Some(_) => return Err("`operation` is DELETE, and then there is no new object".into()),
     };
+    let object = new.as_ref().or(old.as_ref()).ok_or("a deletion has an old object")?;
+    let kind = match object["kind"].as_str() {
+        Some("DestinationRule") => Kind::DestinationRule,
+        _ => Kind::VirtualService,
+    };
+    let field = |field: &str| object["metadata"][field].as_str().map(str::to_owned);
+    let text = |object: &Value| object.to_string();
     let review = Review {
-        operation,
-        namespace: "shop".to_owned(),
-        name: "reviews".to_owned(),
+        namespace: field("namespace").unwrap_or_else(|| "shop".to_owned()),
+        name: field("name").unwrap_or_else(|| "reviews".to_owned()),
+        operation: Operation::parse(
+            kind,
+            old.as_ref().map(text).as_deref(),
+            new.as_ref().map(text).as_deref(),
+        ),
         user: case.user,
         dry_run: case.dry_run,
     };
-    Ok(evaluate(policies.in_force(review.object(), "shop", &world), &review, &world))
+    let verdict = evaluate(policies.in_force(&review, &world), &review, &world);
+    for finding in verdict.of_action(Action::Deny) {
+        // A refusal that costs more could never be confirmed, and its write would get 503 for ever.
+        let reads = cluster::requests(&finding.rests_on, &world);
+        if reads > cluster::MOST_REQUESTS {
+            return Err(format!("{reads} live reads would confirm {finding}").into());
+        }
+    }
+    Ok(verdict)
 }
 
 /// The objects of the named worlds and of the case; the last one of a kind and name counts.

@@ -1,32 +1,39 @@
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 
+use super::mesh::MeshArguments;
 use super::{complain, policy, print};
-use crate::cluster::{self, Document};
+use crate::cluster::{self, Document, Reading};
 use crate::policy::{Action, Finding, Operation, Review, Verdict, evaluate};
-use crate::world::{Mesh, World};
+use crate::world::{Kind, World};
 
-/// The only API group whose VirtualServices are judged.
+/// The only API group whose objects are judged.
 const GROUP: &str = "networking.istio.io/";
 
 /// Arguments of `sluicegate check`.
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Exit code: 0 when every write is admitted, 1 when one is denied, 2 when the input cannot be used."
+    after_help = "The writes are judged one after the other, as if applied: each sees those before it that were admitted. \
+                  DestinationRules that are not stored yet come first, then everything in the order given.\n\n\
+                  Exit code: 0 when every write is admitted, 1 when one is denied, 2 when the input cannot be used."
 )]
 pub(super) struct Check {
-    /// Files or folders with the objects to judge, `-` for standard input; what is no VirtualService there is part of the world,
-    /// as if applied together.
+    /// Files or folders with the VirtualServices and DestinationRules to judge, `-` for standard input; what else is there is
+    /// part of the world.
     #[arg(required = true, value_name = "PATH")]
     paths: Vec<PathBuf>,
-    /// The objects as they are stored now; a VirtualService found there makes the write an UPDATE.
+    /// The objects as they are stored now; what is found there, or in the world, makes the write an UPDATE.
     #[arg(long, value_name = "PATH")]
     old: Option<PathBuf>,
-    /// Files or folders with what the cluster holds; without any, and without a Service beside the VirtualServices, only the
-    /// text is judged.
+    /// Judge the deletion of the objects instead.
+    #[arg(long)]
+    delete: bool,
+    /// Files or folders with what the cluster holds; without any, and without a Service beside the objects, only the text is
+    /// judged.
     #[arg(long, value_name = "PATH")]
     world: Vec<PathBuf>,
     /// The policy to judge by; the built-in default without one.
@@ -44,6 +51,8 @@ pub(super) struct Check {
     /// How to print the verdicts.
     #[arg(long, short, value_enum, default_value_t = Output::Text)]
     output: Output,
+    #[command(flatten)]
+    mesh: MeshArguments,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -57,13 +66,8 @@ enum Output {
 impl Check {
     pub(super) fn run(self) -> anyhow::Result<ExitCode> {
         let policies = policy::load(self.policy.as_deref())?;
-        let given = self.load(&self.paths)?;
-        let (objects, beside): (Vec<_>, Vec<_>) = given.into_iter().partition(is_virtual_service);
-        let stored = self
-            .load(self.old.as_slice())?
-            .into_iter()
-            .filter(is_virtual_service)
-            .collect::<Vec<_>>();
+        let (objects, beside): (Vec<_>, Vec<_>) =
+            self.load(&self.paths)?.into_iter().partition(|document| kind(document).is_some());
         let mut documents = Vec::new();
         for path in &self.world {
             match cluster::load(std::slice::from_ref(path)) {
@@ -75,24 +79,53 @@ impl Check {
         let is_blank = self.world.is_empty()
             && !beside.iter().any(|document| document.value["kind"] == "Service");
         documents.extend(beside);
-        let world = if is_blank {
-            World::blank(Mesh::default())
+        let old = self.load(self.old.as_slice())?;
+        documents.extend(old.into_iter().filter(|document| kind(document).is_some()));
+        let mut stored = documents
+            .iter()
+            .filter_map(|document| Some((self.identity(document)?, document.value.to_string())))
+            .collect::<HashMap<_, _>>();
+        let name = self.mesh.config();
+        let reading = cluster::mesh_config_in(&documents, &name);
+        if let Reading::Unknown(reason) = &reading {
+            anyhow::bail!("{name}: {reason}");
+        }
+        let mesh = self.mesh.settings(&reading);
+        let mut world = if is_blank {
+            World::blank(mesh)
         } else {
-            cluster::world(Mesh::default(), &documents, &self.namespace)
+            cluster::world(mesh, &documents, &self.namespace)
         };
-        let stored =
-            stored.iter().chain(documents.iter().filter(|document| is_virtual_service(document)));
-        let stored = stored.collect::<Vec<_>>();
-        let reviews = objects.iter().map(|document| {
-            let review = self.review(document, &stored);
-            let policy = policies.in_force(review.object(), &review.namespace, &world);
-            let verdict = evaluate(policy, &review, &world);
-            (review, verdict)
+        let mut objects = objects
+            .into_iter()
+            .filter_map(|document| Some((self.identity(&document)?, document)))
+            .collect::<Vec<_>>();
+        // A VirtualService and its new DestinationRule come together, in whatever order the files stand. Helm, Flux and Argo CD
+        // apply them in this one.
+        objects.sort_by_key(|(identity, _)| {
+            self.delete || identity.0 != Kind::DestinationRule || stored.contains_key(identity)
         });
-        let reviews = reviews.collect::<Vec<_>>();
-        if objects.is_empty() {
+        let mut reviews = Vec::new();
+        for (identity, document) in objects {
+            let review = self.review(&identity, &document, &stored);
+            let verdict = evaluate(policies.in_force(&review, &world), &review, &world);
+            if verdict.allowed() {
+                let (kind, namespace, name) = &identity;
+                if self.delete {
+                    world.delete(*kind, namespace, name);
+                    stored.remove(&identity);
+                } else {
+                    if let Some(object) = cluster::object_in(document.value.clone(), namespace) {
+                        world.apply(object);
+                    }
+                    stored.insert(identity, document.value.to_string());
+                }
+            }
+            reviews.push((review, verdict));
+        }
+        if reviews.is_empty() {
             complain(
-                "no VirtualService of networking.istio.io is given: there is nothing to judge",
+                "no VirtualService and no DestinationRule of networking.istio.io is given: there is nothing to judge",
             );
         } else if is_blank {
             complain(
@@ -120,34 +153,55 @@ impl Check {
         Ok(documents)
     }
 
-    fn review(&self, document: &Document, stored: &[&Document]) -> Review {
-        let (namespace, name) = self.identity(document);
-        let old = stored.iter().find(|old| self.identity(old) == (namespace.clone(), name.clone()));
-        let old = old.map(|old| old.value.to_string());
-        let operation = Operation::parse(old.as_deref(), &document.value.to_string());
+    fn review(
+        &self,
+        identity: &Identity,
+        document: &Document,
+        stored: &HashMap<Identity, String>,
+    ) -> Review {
+        let (kind, namespace, name) = identity.clone();
+        let given = document.value.to_string();
+        let old = stored.get(identity).map(String::as_str);
+        let operation = if self.delete {
+            Operation::parse(kind, old.or(Some(&given)), None)
+        } else {
+            Operation::parse(kind, old, Some(&given))
+        };
         Review { operation, namespace, name, user: self.user.clone(), dry_run: self.dry_run }
     }
 
-    fn identity(&self, document: &Document) -> (String, String) {
+    /// What an object is known by; `None` for one that is not judged.
+    fn identity(&self, document: &Document) -> Option<Identity> {
         let field = |pointer| document.value.pointer(pointer).and_then(|value| value.as_str());
         let namespace = field("/metadata/namespace").filter(|namespace| !namespace.is_empty());
         let name =
             field("/metadata/name").or_else(|| field("/metadata/generateName")).unwrap_or_default();
-        (namespace.unwrap_or(&self.namespace).to_owned(), name.to_owned())
+        let namespace = namespace.unwrap_or(&self.namespace).to_owned();
+        Some((kind(document)?, namespace, name.to_owned()))
     }
 }
 
-fn is_virtual_service(document: &Document) -> bool {
+/// Kind, namespace and name.
+type Identity = (Kind, String, String);
+
+/// The kind of an object that is judged.
+fn kind(document: &Document) -> Option<Kind> {
     let version =
         document.value.get("apiVersion").and_then(|version| version.as_str()).unwrap_or_default();
-    document.value["kind"] == "VirtualService" && version.starts_with(GROUP)
+    match document.value["kind"].as_str() {
+        _ if !version.starts_with(GROUP) => None,
+        Some("VirtualService") => Some(Kind::VirtualService),
+        Some("DestinationRule") => Some(Kind::DestinationRule),
+        _ => None,
+    }
 }
 
 fn text(reviews: &[(Review, Verdict)]) -> String {
     let one = |(review, verdict): &(Review, Verdict)| {
         let word = if verdict.allowed() { "admitted" } else { "denied" };
         let mut text = format!(
-            "{word}: VirtualService {}/{} ({})\n",
+            "{word}: {} {}/{} ({})\n",
+            kind_name(review),
             review.namespace,
             review.name,
             review.verb()
@@ -159,6 +213,10 @@ fn text(reviews: &[(Review, Verdict)]) -> String {
         text
     };
     reviews.iter().map(one).collect()
+}
+
+fn kind_name(review: &Review) -> &'static str {
+    review.kind().map_or("object", Kind::name)
 }
 
 /// What the writer gets to see.
@@ -196,7 +254,7 @@ fn json(reviews: &[(Review, Verdict)]) -> anyhow::Result<String> {
         });
         Answer {
             object: Object {
-                kind: "VirtualService",
+                kind: kind_name(review),
                 namespace: &review.namespace,
                 name: &review.name,
             },

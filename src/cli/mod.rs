@@ -4,6 +4,7 @@
 
 mod check;
 mod demo;
+mod mesh;
 mod policy;
 mod rules;
 mod serve;

@@ -12,14 +12,15 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use super::mesh::MeshArguments;
 use super::policy;
 use crate::certs::Certificates;
 use crate::certs::files::TlsDir;
 use crate::certs::self_signed::SelfSigned;
-use crate::cluster::{self, Index, WatchEnded};
+use crate::cluster::{self, Index, Reading, WatchEnded};
 use crate::rules;
 use crate::server::{Config, Gate, Metrics, Server, StaticWorld, WorldSource};
-use crate::world::{Kind, Mesh};
+use crate::world::Kind;
 
 /// How long a certificate that the gate made for itself is good for.
 const SELF_SIGNED_FOR: Duration = Duration::from_secs(365 * 24 * 3600);
@@ -56,12 +57,6 @@ pub(super) struct Serve {
     /// The policy to judge by; the built-in default without one.
     #[arg(long, value_name = "FILE")]
     policy: Option<PathBuf>,
-    /// The mesh's domain: istiod's --domain.
-    #[arg(long, value_name = "DOMAIN", default_value = "cluster.local")]
-    domain: String,
-    /// The mesh's root namespace: meshConfig.rootNamespace.
-    #[arg(long, value_name = "NAMESPACE", default_value = "istio-system")]
-    root_namespace: String,
     /// How long to go on answering after SIGTERM, while the API servers learn that this replica is gone.
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = humantime::parse_duration)]
     shutdown_delay: Duration,
@@ -71,6 +66,8 @@ pub(super) struct Serve {
     /// How log lines look.
     #[arg(long, value_enum, default_value_t = LogFormat::Json)]
     log_format: LogFormat,
+    #[command(flatten)]
+    mesh: MeshArguments,
 }
 
 #[derive(Debug, Args)]
@@ -125,18 +122,26 @@ impl Serve {
         &self,
         shutdown: &CancellationToken,
     ) -> anyhow::Result<(Arc<dyn WorldSource>, BoxFuture<'static, anyhow::Error>)> {
-        let mesh = Mesh {
-            domain: self.domain.clone(),
-            root_namespace: self.root_namespace.clone(),
-            ..Mesh::default()
-        };
+        let name = self.mesh.config();
         if !self.world.is_empty() {
             let documents = cluster::load(&self.world)?;
+            let reading = cluster::mesh_config_in(&documents, &name);
+            let mesh = self.mesh.settings(&reading);
+            cluster::say(&mesh, &reading, &name);
             let world = StaticWorld(cluster::world(mesh, &documents, "default"));
             return Ok((Arc::new(world), Box::pin(std::future::pending())));
         }
         let client = cluster::client(self.kubeconfig.as_deref()).await?;
-        let index = Arc::new(Index::new(mesh, client.clone()));
+        let unread = Reading::Unknown("not yet".to_owned());
+        let index = Arc::new(Index::new(self.mesh.settings(&unread), client.clone()));
+        let arguments = self.mesh.clone();
+        tokio::spawn(cluster::follow_mesh_config(
+            client.clone(),
+            Arc::clone(&index),
+            name,
+            move |reading| arguments.settings(reading),
+            shutdown.clone(),
+        ));
         let follow =
             cluster::follow(client, Arc::clone(&index), Kind::ALL.to_vec(), shutdown.clone());
         Ok((index, Box::pin(failure(tokio::spawn(follow)))))

@@ -78,6 +78,14 @@ impl Index {
         self.read(judge)
     }
 
+    /// The mesh's settings have changed.
+    pub fn set_mesh(&self, mesh: Mesh) {
+        let is_same = self.read(|world| *world.mesh() == mesh);
+        if !is_same {
+            self.state_mut().world.set_mesh(mesh);
+        }
+    }
+
     /// The wanted kinds that are not listed yet.
     pub fn missing(&self) -> Vec<Kind> {
         let state = self.state();

@@ -39,7 +39,7 @@ pub enum LiveReadError {
         /// What the client said.
         cause: Box<kube::Error>,
     },
-    /// So many findings that confirming them would burden the API server.
+    /// So much to confirm that it would burden the API server.
     #[error(
         "{needed} live reads would be needed and {MOST_REQUESTS} are the most; correct one destination at a time"
     )]
@@ -50,6 +50,11 @@ pub enum LiveReadError {
     /// The index was made without a client.
     #[error("there is no API server to read from")]
     NoClient,
+}
+
+/// How many list requests it takes to read `references` again.
+pub fn requests(references: &[Reference], world: &World) -> usize {
+    plan(references, world).len()
 }
 
 /// What the API server answered.
@@ -75,6 +80,11 @@ struct ListMetadata {
 }
 
 impl Index {
+    /// How many list requests [`Index::confirm`] would send.
+    pub fn cost(&self, references: &[Reference]) -> usize {
+        self.read(|world| requests(references, world))
+    }
+
     /// Reads what `references` name from the API server and puts it into the index, what is gone included. A watch event that
     /// is older cannot undo it.
     ///

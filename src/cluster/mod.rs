@@ -13,6 +13,7 @@ mod files;
 mod floor;
 mod index;
 mod live;
+mod mesh_config;
 mod offline;
 mod question;
 mod read;
@@ -26,8 +27,12 @@ pub use client::{ClientError, client};
 pub use feed::{Feed, Next};
 pub use files::{Document, FileError, load, parse};
 pub use index::{Index, Progress};
-pub use live::LiveReadError;
-pub use offline::world;
+pub use live::{LiveReadError, requests};
+pub use mesh_config::{
+    MeshConfig, MeshConfigName, Reading, follow_mesh_config, mesh_config, mesh_config_in, say,
+};
+pub use offline::{object_in, world};
+pub use question::MOST_REQUESTS;
 pub use read::object;
 pub use resources::{RESOURCES, Resource, resource};
 pub use watch::{Patience, WatchEnded, follow, follow_with};

@@ -4,10 +4,12 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::files::Document;
-use super::read::{self, Meta, null_as_default};
+use super::read::{self, Condition, Meta, null_as_default};
 use super::repair;
 use super::resources::kind_of;
-use crate::world::{EndpointSlice, Kind, Mesh, Object, Pod, Service, SliceEndpoint, World};
+use crate::world::{
+    EndpointSlice, Kind, Mesh, Object, Pod, PodStatus, Service, ServicePort, SliceEndpoint, World,
+};
 
 /// More Pods than this one workload is never given: enough to count shares, too few to fill the memory.
 const MOST_REPLICAS: i64 = 1000;
@@ -18,21 +20,30 @@ const MOST_REPLICAS: i64 = 1000;
 /// An object without a namespace is in `default_namespace`. Of two with the same name the later one counts.
 pub fn world(mesh: Mesh, documents: &[Document], default_namespace: &str) -> World {
     let mut world = World::empty(mesh);
-    let mut cast = Cast::default();
+    // Files seldom hold the Nodes, and then nobody knows where the Pods are.
+    let has_nodes = documents.iter().any(|own| own.value["kind"] == Kind::Node.name());
+    let mut cast = Cast { has_nodes, ..Cast::default() };
     for document in documents {
         let mut value = document.value.clone();
         complete(&mut value, default_namespace);
         cast.see(&value);
-        if let Some(object) = read::object(value) {
-            world.apply(object);
+        match read::object(value) {
+            Some(Object::Pod(pod)) => world.apply(Object::Pod(cast.settled(pod))),
+            Some(object) => world.apply(object),
+            None => {}
         }
     }
     for pod in cast.stand_ins() {
         let (namespace, name) = (pod.namespace.clone(), pod.name.clone());
         // A template speaks for its workload's age; its Pods are nobody's workload.
-        let pod_object =
-            Pod { labels: pod.labels.clone(), is_controlled: true, created: None, namespace, name };
-        world.apply(Object::Pod(pod_object));
+        world.apply(Object::Pod(Pod {
+            labels: pod.labels.clone(),
+            is_controlled: true,
+            status: Some(PodStatus { is_ready: pod.is_ready, ..PodStatus::default() }),
+            namespace,
+            name,
+            ..Pod::default()
+        }));
         cast.pods.insert((pod.namespace.clone(), pod.name.clone()), pod);
     }
     for slice in cast.slices() {
@@ -41,9 +52,15 @@ pub fn world(mesh: Mesh, documents: &[Document], default_namespace: &str) -> Wor
     world
 }
 
+/// Reads any object, in `default_namespace` where it names none; `None` as for [`read::object`].
+pub fn object_in(mut value: Value, default_namespace: &str) -> Option<Object> {
+    complete(&mut value, default_namespace);
+    read::object(value)
+}
+
 /// Puts the default namespace where none is written.
 fn complete(value: &mut Value, namespace: &str) {
-    if value["kind"] == "Namespace" {
+    if value["kind"] == "Namespace" || value["kind"] == "Node" {
         return;
     }
     if let Some(metadata) = value.get_mut("metadata").and_then(Value::as_object_mut) {
@@ -57,6 +74,7 @@ fn complete(value: &mut Value, namespace: &str) {
 /// Who takes part: what decides which endpoints there are.
 #[derive(Default)]
 struct Cast {
+    has_nodes: bool,
     pods: BTreeMap<(String, String), GivenPod>,
     workloads: BTreeMap<(String, String, String), Workload>,
     services: BTreeMap<(String, String), Selecting>,
@@ -71,6 +89,10 @@ struct GivenPod {
     is_ready: bool,
     /// It ran to its end: no slice names it any more.
     is_over: bool,
+    /// It has been deleted and still shuts down: no endpoint unless the Service wants unready ones, too.
+    is_leaving: bool,
+    /// The names of its containers' ports; `None` where no container is written.
+    ports: Option<BTreeSet<String>>,
 }
 
 struct Selecting {
@@ -111,6 +133,8 @@ struct Selector {
 struct Template {
     #[serde(deserialize_with = "null_as_default")]
     metadata: Meta,
+    #[serde(deserialize_with = "null_as_default")]
+    spec: PodSpec,
 }
 
 #[derive(Default, Deserialize)]
@@ -151,37 +175,60 @@ struct PodState {
     #[serde(deserialize_with = "null_as_default")]
     metadata: Meta,
     #[serde(deserialize_with = "null_as_default")]
-    status: PodStatus,
+    spec: PodSpec,
+    #[serde(deserialize_with = "null_as_default")]
+    status: RawPodStatus,
 }
 
 #[derive(Default, Deserialize)]
 #[serde(default)]
-struct PodStatus {
+struct PodSpec {
+    #[serde(deserialize_with = "null_as_default")]
+    containers: Vec<Container>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Container {
+    #[serde(deserialize_with = "null_as_default")]
+    ports: Vec<ContainerPort>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct ContainerPort {
+    #[serde(deserialize_with = "null_as_default")]
+    name: String,
+}
+
+impl PodSpec {
+    fn ports(&self) -> Option<BTreeSet<String>> {
+        let is_written = !self.containers.is_empty();
+        let ports = self.containers.iter().flat_map(|own| &own.ports).map(|port| port.name.clone());
+        is_written.then(|| ports.collect())
+    }
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct RawPodStatus {
     #[serde(deserialize_with = "null_as_default")]
     phase: String,
     #[serde(deserialize_with = "null_as_default")]
     conditions: Vec<Condition>,
 }
 
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct Condition {
-    #[serde(deserialize_with = "null_as_default")]
-    r#type: String,
-    #[serde(deserialize_with = "null_as_default")]
-    status: String,
-}
-
 impl From<PodState> for GivenPod {
-    fn from(PodState { metadata, status }: PodState) -> Self {
+    fn from(PodState { metadata, spec, status }: PodState) -> Self {
         let is_over = matches!(status.phase.as_str(), "Succeeded" | "Failed");
+        let is_leaving = metadata.deletion_timestamp.is_some();
         let unready = |own: &Condition| own.r#type == "Ready" && own.status != "True";
         let is_ready = !is_over
             && status.phase != "Pending"
-            && metadata.deletion_timestamp.is_none()
+            && !is_leaving
             && !status.conditions.iter().any(unready);
         let Meta { name, namespace, labels, .. } = metadata;
-        Self { namespace, name, labels, is_ready, is_over }
+        Self { namespace, name, labels, is_ready, is_over, is_leaving, ports: spec.ports() }
     }
 }
 
@@ -218,6 +265,15 @@ impl Cast {
             }
             _ => {}
         }
+    }
+
+    /// A given Pod in a cluster that has settled: where nothing is said about its state it is ready.
+    fn settled(&self, mut pod: Pod) -> Pod {
+        let key = (pod.namespace.clone(), pod.name.clone());
+        let status = pod.status.get_or_insert_default();
+        status.node = status.node.take().filter(|_| self.has_nodes);
+        status.is_ready = self.pods.get(&key).is_some_and(|own| own.is_ready);
+        pod
     }
 
     fn see_workload(&mut self, kind: &str, value: &Value) {
@@ -260,6 +316,7 @@ impl Cast {
         let mut pods = Vec::new();
         for ((namespace, kind, name), workload) in &self.workloads {
             let labels = &workload.spec.template.metadata.labels;
+            let ports = workload.spec.template.spec.ports();
             let has_pods =
                 self.pods_in(namespace).any(|pod| carries(&pod.labels, workload.selects()));
             if labels.is_empty() || has_pods || self.is_told_elsewhere(kind, workload) {
@@ -273,6 +330,8 @@ impl Cast {
                 labels: labels.clone(),
                 is_ready: index < ready,
                 is_over: false,
+                is_leaving: false,
+                ports: ports.clone(),
             };
             pods.extend((0..workload.wanted().min(MOST_REPLICAS)).map(stand_in));
         }
@@ -287,22 +346,34 @@ impl Cast {
                 && service.external_name.is_none()
                 && !service.selector.is_empty()
         });
-        let slice = |((namespace, name), own): (&(String, String), &Selecting)| {
-            let selected = self
-                .pods_in(namespace)
-                .filter(|pod| !pod.is_over && carries(&pod.labels, &own.service.selector));
-            let endpoint = |pod: &GivenPod| SliceEndpoint {
+        derived.flat_map(|((namespace, name), own)| self.slices_of(namespace, name, own)).collect()
+    }
+
+    /// Pods that lack a named port stand in a slice without it.
+    fn slices_of(&self, namespace: &str, name: &str, own: &Selecting) -> Vec<EndpointSlice> {
+        let mut by_ports: BTreeMap<Vec<String>, Vec<SliceEndpoint>> = BTreeMap::new();
+        let selected = self
+            .pods_in(namespace)
+            .filter(|pod| !pod.is_over && carries(&pod.labels, &own.service.selector))
+            .filter(|pod| !pod.is_leaving || own.publishes_unready);
+        for pod in selected {
+            let has = |target: &String| pod.ports.as_ref().is_none_or(|own| own.contains(target));
+            let serves = |port: &&ServicePort| port.target.as_ref().is_none_or(has);
+            let ports = own.service.ports.iter().filter(serves).map(|port| port.name.clone());
+            by_ports.entry(ports.collect()).or_default().push(SliceEndpoint {
                 pod: Some(pod.name.clone()),
+                address: None,
                 ready: pod.is_ready || own.publishes_unready,
-            };
-            EndpointSlice {
-                namespace: namespace.clone(),
-                name: format!("{name}-derived"),
-                service: name.clone(),
-                is_ipv6: false,
-                endpoints: selected.map(endpoint).collect(),
-            }
+            });
+        }
+        let slice = |(at, (ports, endpoints))| EndpointSlice {
+            namespace: namespace.to_owned(),
+            name: format!("{name}-derived-{at}"),
+            service: name.to_owned(),
+            is_ipv6: false,
+            ports,
+            endpoints,
         };
-        derived.map(slice).collect()
+        by_ports.into_iter().enumerate().map(slice).collect()
     }
 }

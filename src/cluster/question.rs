@@ -6,10 +6,10 @@ use super::resources::resource;
 use crate::policy::Reference;
 use crate::world::{Kind, World};
 
-/// How many requests one confirmation may cost, all at once. What refusals can rest on fits: a Service, the ServiceEntries,
-/// the DestinationRules of up to three namespaces (in one request where that is needed), slices and Pods of two Services, the
-/// VirtualServices of a namespace.
-pub(super) const MOST_REQUESTS: usize = 6;
+/// How many list requests the confirmation of one review may cost the API server, over all of its rounds. What any one refusal
+/// rests on fits: a Service and the ServiceEntries; the slices and Pods of a Service with the DestinationRules of all clients, or
+/// with the VirtualServices of a namespace.
+pub const MOST_REQUESTS: usize = 3;
 
 /// One list request and what it covers.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,8 +26,7 @@ pub(super) struct Question {
 pub(super) fn plan(references: &[Reference], world: &World) -> Vec<Question> {
     let mut services: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
     let mut endpoints: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
-    let mut rules: BTreeSet<&str> = BTreeSet::new();
-    let mut routes: BTreeSet<&str> = BTreeSet::new();
+    let mut written: BTreeMap<Kind, BTreeSet<&str>> = BTreeMap::new();
     let mut entries = false;
     for reference in references {
         match reference {
@@ -36,6 +35,7 @@ pub(super) fn plan(references: &[Reference], world: &World) -> Vec<Question> {
             | Reference::Endpoints { namespace, .. }
             | Reference::DestinationRules { namespace }
             | Reference::VirtualServices { namespace }
+            | Reference::Gateways { namespace }
                 if !is_label(namespace) => {}
             Reference::Service { name: service, .. } | Reference::Endpoints { service, .. }
                 if !is_label(service) => {}
@@ -46,10 +46,13 @@ pub(super) fn plan(references: &[Reference], world: &World) -> Vec<Question> {
                 endpoints.entry(namespace).or_default().insert(service.clone());
             }
             Reference::DestinationRules { namespace } => {
-                rules.insert(namespace);
+                written.entry(Kind::DestinationRule).or_default().insert(namespace);
             }
             Reference::VirtualServices { namespace } => {
-                routes.insert(namespace);
+                written.entry(Kind::VirtualService).or_default().insert(namespace);
+            }
+            Reference::Gateways { namespace } => {
+                written.entry(Kind::Gateway).or_default().insert(namespace);
             }
             Reference::ServiceEntries => entries = true,
         }
@@ -90,15 +93,16 @@ pub(super) fn plan(references: &[Reference], world: &World) -> Vec<Question> {
     if entries {
         questions.push(all(Kind::ServiceEntry, "", Scope::All));
     }
-    questions.extend(routes.into_iter().map(|namespace| {
-        all(Kind::VirtualService, namespace, Scope::Namespace(namespace.to_owned()))
-    }));
-    let kind = Kind::DestinationRule;
-    if rules.len() > 1 && questions.len() + rules.len() > MOST_REQUESTS {
-        questions.push(all(kind, "", Scope::All));
-    } else {
-        let own = |namespace: &str| all(kind, namespace, Scope::Namespace(namespace.to_owned()));
-        questions.extend(rules.into_iter().map(own));
+    // Objects that people write are few: those of all namespaces in one request are less work than a second request.
+    for (kind, namespaces) in written {
+        let mut namespaces = namespaces.into_iter();
+        match (namespaces.next(), namespaces.next()) {
+            (Some(one), None) => {
+                questions.push(all(kind, one, Scope::Namespace(one.to_owned())));
+            }
+            (Some(_), Some(_)) => questions.push(all(kind, "", Scope::All)),
+            (None, _) => {}
+        }
     }
     questions
 }

@@ -16,6 +16,11 @@ impl Host {
         Self(format!("{host}.{namespace}.svc.{domain}"))
     }
 
+    /// A name that Istio takes as it is.
+    pub fn literal(host: &str) -> Self {
+        Self(host.to_owned())
+    }
+
     /// The completed name.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -51,6 +56,21 @@ pub fn host_covers(pattern: &str, host: &str) -> bool {
     match pattern.strip_prefix('*') {
         Some(suffix) => host.trim_start_matches('*').ends_with(suffix),
         None => pattern == host,
+    }
+}
+
+/// A gateway's name with its namespace; `mesh` stays what it is.
+///
+/// Source: `pilot/pkg/model/config.go` `ResolveGatewayName`.
+pub fn full_gateway(gateway: &str, namespace: &str) -> String {
+    match gateway.split_once('/') {
+        _ if gateway == "mesh" => gateway.to_owned(),
+        Some((".", name)) => format!("{namespace}/{name}"),
+        Some(_) => gateway.to_owned(),
+        None => match gateway.split_once('.') {
+            Some((name, rest)) => format!("{}/{name}", rest.split('.').next().unwrap_or(rest)),
+            None => format!("{namespace}/{gateway}"),
+        },
     }
 }
 

@@ -36,6 +36,9 @@ pub struct Metadata {
     /// `metadata.labels`.
     #[serde(deserialize_with = "null_as_default")]
     pub labels: BTreeMap<String, String>,
+    /// Those of `metadata.annotations` that mean something here; the others may be large.
+    #[serde(deserialize_with = "null_as_default")]
+    pub(super) annotations: Annotations,
     /// `metadata.creationTimestamp`.
     #[serde(deserialize_with = "lenient_time")]
     pub creation_timestamp: Option<Timestamp>,
@@ -45,6 +48,14 @@ pub struct Metadata {
     /// Who wrote which fields, and when.
     #[serde(deserialize_with = "null_as_default")]
     managed_fields: Vec<ManagedFields>,
+}
+
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Annotations {
+    /// Set to `true`, a WorkloadEntry is unhealthy until its condition says otherwise.
+    #[serde(rename = "proxy.istio.io/health-checks-enabled", deserialize_with = "null_as_default")]
+    pub(super) has_health_checks: String,
 }
 
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -67,6 +78,22 @@ struct OwnedFields {
 }
 
 impl Metadata {
+    /// What Istio sorts objects by, the oldest first: creation, then name, then namespace. Creation has a resolution of a second,
+    /// so that the name decides among objects of one `kubectl apply`. An object without a time is not stored yet: the youngest.
+    ///
+    /// Source: `pilot/pkg/model/config.go` `configCompareByCreationTime`.
+    pub fn by_age(&self) -> (Timestamp, &str, &str) {
+        let created = self.creation_timestamp.unwrap_or(Timestamp(i64::MAX));
+        (created, &self.name, &self.namespace)
+    }
+
+    /// Whether istiod of `revision` sees the object: the label `istio.io/rev` is absent or names it.
+    ///
+    /// Source: `pkg/config/model.go` `LabelsInRevision`.
+    pub fn is_in_revision(&self, revision: &str) -> bool {
+        revision.is_empty() || self.labels.get("istio.io/rev").is_none_or(|label| label == revision)
+    }
+
     /// When `spec` was last written, by the youngest `managedFields` entry that owns a part of it.
     pub fn spec_written(&self) -> Option<Timestamp> {
         let writes = self

@@ -1,25 +1,40 @@
 //! Istio's words in our types: hosts, field paths, routes and their matches. Knows nobody else.
 
 mod condition;
+pub mod delegate;
 mod destination_rule;
+mod gateway;
 mod host;
+mod http_policy;
 mod metadata;
 mod path;
+mod re2;
 mod read;
 mod service_entry;
 mod shape;
+mod traffic_policy;
 mod virtual_service;
+mod workload_entry;
 
-pub use condition::Condition;
-pub use destination_rule::{DestinationRule, DestinationRuleSpec, Subset};
-pub use host::{Host, host_covers};
+pub use condition::{Arrival, Condition, ConditionIndex, Reading};
+pub use destination_rule::{DestinationRule, DestinationRuleSpec, Subset, WorkloadSelector};
+pub use gateway::{Gateway, GatewaySpec, Server, narrower_host};
+pub use host::{Host, full_gateway, host_covers};
+pub use http_policy::{
+    CorsPolicy, Fault, FaultAbort, FaultDelay, Mirror, Mirrored, Percent, RegexRewrite, Retries,
+    Rewrite,
+};
 pub use metadata::{Metadata, Timestamp};
 pub use path::FieldPath;
-pub use read::{ShapeError, Written};
-pub use service_entry::{
-    Resolution, ServiceEntry, ServiceEntryEndpoint, ServiceEntryPort, ServiceEntrySpec,
+pub use re2::{Re2Error, Re2Problem, check_re2};
+pub use read::{Judged, ShapeError, Written};
+pub use service_entry::{Resolution, ServiceEntry, ServiceEntryPort, ServiceEntrySpec};
+pub use traffic_policy::{
+    ConsistentHash, HttpCookie, LoadBalancer, OutlierDetection, PolicyInForce, PortTrafficPolicy,
+    TrafficPolicy,
 };
 pub use virtual_service::{
-    Destination, PortSelector, Present, Protocol, Route, RouteDestination, RouteMatch, StringMatch,
-    VirtualService, VirtualServiceSpec,
+    Delegate, Destination, PortSelector, Present, Protocol, Route, RouteDestination, RouteMatch,
+    StringMatch, VirtualService, VirtualServiceSpec,
 };
+pub use workload_entry::{ServiceEntrySelector, WorkloadEntry, WorkloadEntrySpec};

@@ -1,16 +1,52 @@
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;
 
+use super::destination_rule::{DestinationRule, DestinationRuleSpec};
 use super::metadata::Metadata;
 use super::path::FieldPath;
 use super::shape::{Object, object};
 use super::virtual_service::{VirtualService, VirtualServiceSpec};
 
-/// A VirtualService with its `spec` also as it was written.
+/// A kind whose writes are judged.
+pub trait Judged: Sized {
+    /// The parts of `spec` that a verdict reads.
+    type Spec: Default + DeserializeOwned;
+
+    /// The object that these parts make up.
+    fn of(metadata: Metadata, spec: Self::Spec) -> Self;
+
+    /// Whether the two can be equal, as far as that is seen cheaply.
+    fn may_equal(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Judged for VirtualService {
+    type Spec = VirtualServiceSpec;
+
+    fn of(metadata: Metadata, spec: VirtualServiceSpec) -> Self {
+        Self { metadata, spec }
+    }
+
+    fn may_equal(&self, other: &Self) -> bool {
+        self.spec == other.spec
+    }
+}
+
+impl Judged for DestinationRule {
+    type Spec = DestinationRuleSpec;
+
+    fn of(metadata: Metadata, spec: DestinationRuleSpec) -> Self {
+        Self { metadata, spec }
+    }
+}
+
+/// An object with its `spec` also as it was written.
 #[derive(Debug)]
-pub struct Written<'a> {
+pub struct Written<'a, T> {
     /// The parts that a verdict reads.
-    pub object: VirtualService,
+    pub object: T,
     /// The whole `spec`, fields that no rule reads included; absent where the object has none.
     pub spec: Option<&'a RawValue>,
 }
@@ -33,8 +69,8 @@ struct Envelope<'a> {
     spec: Option<&'a RawValue>,
 }
 
-impl<'a> Written<'a> {
-    /// Reads a VirtualService from JSON: one pass to find `spec`, one to read it.
+impl<'a, T: Judged> Written<'a, T> {
+    /// Reads an object from JSON: one pass to find `spec`, one to read it.
     ///
     /// # Errors
     /// Where a field has a type that the CRD does not know, with its path.
@@ -42,9 +78,9 @@ impl<'a> Written<'a> {
         let Object(Envelope { metadata, spec }) =
             serde_json::from_str(json).map_err(|_| located::<Object<Shape>>(json, ""))?;
         let text = spec.map_or("null", RawValue::get);
-        let Object(parts) = serde_json::from_str::<Object<VirtualServiceSpec>>(text)
-            .map_err(|_| located::<Object<VirtualServiceSpec>>(text, "spec"))?;
-        Ok(Self { object: VirtualService { metadata, spec: parts }, spec })
+        let Object(parts) = serde_json::from_str::<Object<T::Spec>>(text)
+            .map_err(|_| located::<Object<T::Spec>>(text, "spec"))?;
+        Ok(Self { object: T::of(metadata, parts), spec })
     }
 
     /// Whether both say the same: the same text, or the same JSON value in another order or notation.
@@ -57,7 +93,7 @@ impl<'a> Written<'a> {
         }
         let value = |raw: &RawValue| serde_json::from_str::<serde_json::Value>(raw.get()).ok();
         // The cheap comparison first: only where all that is read is equal can the whole be.
-        self.object.spec == other.object.spec && value(own) == value(theirs)
+        self.object.may_equal(&other.object) && value(own) == value(theirs)
     }
 }
 
@@ -123,7 +159,8 @@ mod tests {
             (r#"{"metadata":{"name":7},"spec":{}}"#, "metadata.name"),
             ("[]", "object"),
         ] {
-            assert_eq!(Written::read(json).expect_err(json).path.as_str(), path, "{json}");
+            let error = Written::<VirtualService>::read(json).expect_err(json);
+            assert_eq!(error.path.as_str(), path, "{json}");
         }
     }
 
@@ -147,7 +184,7 @@ mod tests {
             ),
             (r#"{"spec":{}}"#, r#"{}"#, false),
         ] {
-            let read = |json| Written::read(json).expect(json);
+            let read = |json| Written::<VirtualService>::read(json).expect(json);
             assert_eq!(read(a).says_the_same(&read(b)), want, "{a} {b}");
         }
     }

@@ -1,9 +1,8 @@
-use std::collections::BTreeMap;
-
 use serde::Deserialize;
 
 use super::metadata::Metadata;
 use super::shape::null_as_default;
+use super::workload_entry::{ServiceEntrySelector, WorkloadEntrySpec};
 
 /// The parts of a ServiceEntry that a verdict reads.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -31,9 +30,9 @@ pub struct ServiceEntrySpec {
     pub resolution: Resolution,
     /// The endpoints it lists itself.
     #[serde(deserialize_with = "null_as_default")]
-    pub endpoints: Vec<ServiceEntryEndpoint>,
+    pub endpoints: Vec<WorkloadEntrySpec>,
     /// Selects Pods and WorkloadEntries instead of listing endpoints.
-    pub workload_selector: Option<serde::de::IgnoredAny>,
+    pub workload_selector: Option<ServiceEntrySelector>,
     /// The namespaces that see it; empty means the mesh default, which is everywhere.
     #[serde(deserialize_with = "null_as_default")]
     pub export_to: Vec<String>,
@@ -45,15 +44,9 @@ pub struct ServiceEntrySpec {
 pub struct ServiceEntryPort {
     /// The port's number.
     pub number: u32,
-}
-
-/// An endpoint that a ServiceEntry lists; it has no health that Kubernetes knows of.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(default)]
-pub struct ServiceEntryEndpoint {
-    /// What subsets select by.
+    /// The port's name.
     #[serde(deserialize_with = "null_as_default")]
-    pub labels: BTreeMap<String, String>,
+    pub name: String,
 }
 
 /// `ServiceEntry.spec.resolution`.
@@ -66,6 +59,9 @@ pub enum Resolution {
     /// The listed or selected endpoints.
     #[serde(rename = "STATIC")]
     Static,
+    /// The name that the client asks for is resolved when it asks; only for wildcard hosts, which then have no subsets.
+    #[serde(rename = "DYNAMIC_DNS")]
+    DynamicDns,
     /// Endpoints come from DNS; every other spelling of Istio's is one of its DNS kinds.
     #[serde(other)]
     Dns,

@@ -26,6 +26,15 @@ where
     deserializer.deserialize_any(Objects(PhantomData))
 }
 
+/// Reads an object that may be absent; `null` counts as absent.
+pub(super) fn optional_object<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de> + Default,
+{
+    Ok(Option::<Object<T>>::deserialize(deserializer)?.map(|Object(value)| value))
+}
+
 /// Reads a list of objects; `null` counts as absent.
 pub(super) fn objects<'de, D, T>(deserializer: D) -> Result<Vec<T>, D::Error>
 where

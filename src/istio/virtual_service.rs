@@ -1,11 +1,13 @@
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
+use super::http_policy::{CorsPolicy, Fault, Mirror, Percent, Retries, Rewrite, duration};
 use super::metadata::Metadata;
 use super::path::FieldPath;
-use super::shape::{Object, null_as_default, object, objects, whole_number};
+use super::shape::{Object, null_as_default, object, objects, optional_object, whole_number};
 
 /// The parts of a VirtualService that a verdict reads; `v1`, `v1beta1` and `v1alpha3` have the same shape.
 ///
@@ -63,7 +65,57 @@ pub struct Route {
     /// Answers by itself instead of routing; HTTP only.
     pub direct_response: Option<Present>,
     /// Another VirtualService holds the routes; HTTP only.
-    pub delegate: Option<Present>,
+    #[serde(deserialize_with = "optional_object")]
+    pub delegate: Option<Delegate>,
+    /// Where copies of the requests go; HTTP only. See [`Route::mirrored`].
+    #[serde(deserialize_with = "optional_object")]
+    pub mirror: Option<Destination>,
+    /// How many of them are copied.
+    #[serde(deserialize_with = "optional_object")]
+    pub mirror_percentage: Option<Percent>,
+    /// The deprecated spelling.
+    #[serde(deserialize_with = "whole_number")]
+    pub mirror_percent: Option<i64>,
+    /// The CRD takes this one, too.
+    #[serde(rename = "mirror_percent", deserialize_with = "whole_number")]
+    pub mirror_percent_snake: Option<i64>,
+    /// Further places for copies; HTTP only.
+    #[serde(deserialize_with = "objects")]
+    pub mirrors: Vec<Mirror>,
+    /// How long a request may take, its retries included; absent means as long as it takes. HTTP only.
+    #[serde(deserialize_with = "duration")]
+    pub timeout: Option<Duration>,
+    /// Whether failed tries are repeated; HTTP only.
+    #[serde(deserialize_with = "optional_object")]
+    pub retries: Option<Retries>,
+    /// Errors and delays on purpose; HTTP only.
+    #[serde(deserialize_with = "optional_object")]
+    pub fault: Option<Fault>,
+    /// What is changed of the request; HTTP only.
+    #[serde(deserialize_with = "optional_object")]
+    pub rewrite: Option<Rewrite>,
+    /// Which other sites may ask; HTTP only.
+    #[serde(deserialize_with = "optional_object")]
+    pub cors_policy: Option<CorsPolicy>,
+}
+
+/// `http[].delegate`: the VirtualService without hosts whose routes stand in this place.
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
+#[serde(default)]
+pub struct Delegate {
+    /// Its name.
+    #[serde(deserialize_with = "null_as_default")]
+    pub name: String,
+    /// Its namespace; empty for the one of the object that names it.
+    #[serde(deserialize_with = "null_as_default")]
+    pub namespace: String,
+}
+
+impl Delegate {
+    /// The delegate's namespace, for an object of `namespace` that names it.
+    pub fn namespace_from<'a>(&'a self, namespace: &'a str) -> &'a str {
+        if self.namespace.is_empty() { namespace } else { &self.namespace }
+    }
 }
 
 /// A field of which only the presence counts.
@@ -253,6 +305,13 @@ impl Route {
     /// The sum of the weights as Envoy adds them up, an omitted one counted as 0; negative weights count as 0.
     pub fn total_weight(&self) -> u64 {
         self.route.iter().map(RouteDestination::effective_weight).fold(0, u64::saturating_add)
+    }
+}
+
+impl Destination {
+    /// What stands beside a weight: the subset, else the host.
+    pub fn name(&self) -> &str {
+        if self.subset.is_empty() { &self.host } else { &self.subset }
     }
 }
 

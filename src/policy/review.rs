@@ -1,4 +1,18 @@
-use crate::istio::{FieldPath, ShapeError, VirtualService, Written};
+use std::collections::BTreeMap;
+
+use crate::istio::{
+    DestinationRule, FieldPath, Judged, Metadata, ShapeError, VirtualService, Written,
+};
+use crate::world::Kind;
+
+/// Who takes away what belongs to something that is gone already: nobody is there to be told anything.
+///
+/// With one account for all controllers (`--use-service-account-credentials=false`) it is the third.
+const HOUSEKEEPERS: [&str; 3] = [
+    "system:serviceaccount:kube-system:generic-garbage-collector",
+    "system:serviceaccount:kube-system:namespace-controller",
+    "system:kube-controller-manager",
+];
 
 /// What is asked: one write of one object.
 #[derive(Debug, Clone)]
@@ -18,71 +32,174 @@ pub struct Review {
 /// A write with exactly the objects that it has.
 #[derive(Debug, Clone)]
 pub enum Operation {
-    /// An object that was not there.
-    Create(Box<VirtualService>),
-    /// An object in place of another.
-    Update {
-        /// What is stored now.
-        old: Box<VirtualService>,
-        /// What is to be stored.
-        new: Box<VirtualService>,
-        /// Whether the two `spec`s are the same JSON value, fields that no rule reads included.
-        is_unchanged: bool,
-    },
-    /// The object goes away.
-    Delete,
-    /// An object that the CRD's schema would refuse: nothing of it can be judged.
+    /// Of a VirtualService.
+    VirtualService(Write<VirtualService>),
+    /// Of a DestinationRule.
+    DestinationRule(Write<DestinationRule>),
+    /// Of an object that the CRD's schema would refuse: nothing of it can be judged.
     Unreadable {
+        /// Its kind.
+        kind: Kind,
         /// Where its shape is wrong.
         path: FieldPath,
         /// What is wrong with it.
         reason: String,
     },
-    /// An object of a kind that no rule judges.
+    /// Of an object of a kind that no rule judges.
     NotOurs,
 }
 
-impl Operation {
-    /// The write of `new` over `old`, both as JSON. An old object that cannot be read counts as none.
-    pub fn parse(old: Option<&str>, new: &str) -> Self {
-        let old = old.and_then(|old| Written::read(old).ok());
-        let new = match Written::read(new) {
-            Ok(new) => new,
-            Err(ShapeError { path, reason }) => return Self::Unreadable { path, reason },
+/// What happens to an object.
+#[derive(Debug, Clone)]
+pub enum Write<T> {
+    /// It was not there.
+    Create(Box<T>),
+    /// It takes the place of another.
+    Update {
+        /// What is stored now.
+        old: Box<T>,
+        /// What is to be stored.
+        new: Box<T>,
+        /// Whether the two `spec`s are the same JSON value, fields that no rule reads included.
+        is_unchanged: bool,
+    },
+    /// It goes away; `None` where nobody can read what goes.
+    Delete(Option<Box<T>>),
+}
+
+impl<T> Write<T> {
+    /// The object as it is to be stored.
+    pub fn written(&self) -> Option<&T> {
+        match self {
+            Self::Create(new) | Self::Update { new, .. } => Some(new),
+            Self::Delete(_) => None,
+        }
+    }
+
+    /// The object as it is stored.
+    pub fn stored(&self) -> Option<&T> {
+        match self {
+            Self::Update { old, .. } => Some(old),
+            Self::Delete(old) => old.as_deref(),
+            Self::Create(_) => None,
+        }
+    }
+
+    /// The new object, or the one that goes away.
+    pub fn object(&self) -> Option<&T> {
+        self.written().or(self.stored())
+    }
+
+    /// Whether `spec` stays as it is.
+    pub fn is_unchanged(&self) -> bool {
+        matches!(self, Self::Update { is_unchanged: true, .. })
+    }
+
+    fn verb(&self) -> &'static str {
+        match self {
+            Self::Create(_) => "CREATE",
+            Self::Update { .. } => "UPDATE",
+            Self::Delete(_) => "DELETE",
+        }
+    }
+}
+
+impl<T: Judged> Write<T> {
+    /// An old object that cannot be read counts as none.
+    fn parse(old: Option<&str>, new: Option<&str>) -> Result<Self, ShapeError> {
+        let old = old.and_then(|old| Written::<T>::read(old).ok());
+        let Some(new) = new else {
+            return Ok(Self::Delete(old.map(|old| Box::new(old.object))));
         };
-        match old {
+        let new = Written::<T>::read(new)?;
+        Ok(match old {
             None => Self::Create(Box::new(new.object)),
             Some(old) => {
                 let is_unchanged = new.says_the_same(&old);
                 Self::Update { old: Box::new(old.object), new: Box::new(new.object), is_unchanged }
             }
-        }
+        })
+    }
+}
+
+impl Operation {
+    /// The write that puts `new` in the place of `old`, both as JSON and of `kind`; without a new object it is a deletion.
+    pub fn parse(kind: Kind, old: Option<&str>, new: Option<&str>) -> Self {
+        let read = match kind {
+            Kind::VirtualService => Write::parse(old, new).map(Self::VirtualService),
+            Kind::DestinationRule => Write::parse(old, new).map(Self::DestinationRule),
+            _ => return Self::NotOurs,
+        };
+        read.unwrap_or_else(|ShapeError { path, reason }| Self::Unreadable { kind, path, reason })
     }
 }
 
 impl Review {
-    /// The object as it is to be stored, where it can be judged.
-    pub fn object(&self) -> Option<&VirtualService> {
+    /// The kind of the object; `None` for one that no rule judges.
+    pub fn kind(&self) -> Option<Kind> {
         match &self.operation {
-            Operation::Create(new) | Operation::Update { new, .. } => Some(new),
-            Operation::Delete | Operation::Unreadable { .. } | Operation::NotOurs => None,
+            Operation::VirtualService(_) => Some(Kind::VirtualService),
+            Operation::DestinationRule(_) => Some(Kind::DestinationRule),
+            Operation::Unreadable { kind, .. } => Some(*kind),
+            Operation::NotOurs => None,
         }
     }
 
-    /// The object as it is stored, for an update.
+    /// The VirtualService as it is to be stored, where one can be judged.
+    pub fn object(&self) -> Option<&VirtualService> {
+        match &self.operation {
+            Operation::VirtualService(write) => write.written(),
+            _ => None,
+        }
+    }
+
+    /// The VirtualService as it is stored, for an update and a deletion.
     pub fn old_object(&self) -> Option<&VirtualService> {
         match &self.operation {
-            Operation::Update { old, .. } => Some(old),
+            Operation::VirtualService(write) => write.stored(),
             _ => None,
         }
     }
 
     /// `CREATE`, `UPDATE` or `DELETE`, as the API spells it.
     pub fn verb(&self) -> &'static str {
-        match self.operation {
-            Operation::Update { .. } => "UPDATE",
-            Operation::Delete => "DELETE",
-            _ => "CREATE",
+        match &self.operation {
+            Operation::VirtualService(write) => write.verb(),
+            Operation::DestinationRule(write) => write.verb(),
+            Operation::Unreadable { .. } | Operation::NotOurs => "CREATE",
+        }
+    }
+
+    /// Whether Kubernetes is clearing up: the object is on its way out already, or what it belonged to is gone.
+    pub(super) fn is_housekeeping(&self) -> bool {
+        let is_leaving =
+            self.metadata().is_some_and(|metadata| metadata.deletion_timestamp.is_some());
+        is_leaving || (self.verb() == "DELETE" && HOUSEKEEPERS.contains(&self.user.as_str()))
+    }
+
+    /// The hosts that the object speaks of, as written.
+    pub(super) fn hosts(&self) -> &[String] {
+        match &self.operation {
+            Operation::VirtualService(write) => {
+                write.object().map_or(&[], |object| &object.spec.hosts)
+            }
+            Operation::DestinationRule(write) => {
+                write.object().map_or(&[], |object| std::slice::from_ref(&object.spec.host))
+            }
+            Operation::Unreadable { .. } | Operation::NotOurs => &[],
+        }
+    }
+
+    /// The labels of the object; `None` where there is none to read.
+    pub(super) fn labels(&self) -> Option<&BTreeMap<String, String>> {
+        self.metadata().map(|metadata| &metadata.labels)
+    }
+
+    fn metadata(&self) -> Option<&Metadata> {
+        match &self.operation {
+            Operation::VirtualService(write) => write.object().map(|object| &object.metadata),
+            Operation::DestinationRule(write) => write.object().map(|object| &object.metadata),
+            Operation::Unreadable { .. } | Operation::NotOurs => None,
         }
     }
 }

@@ -2,6 +2,7 @@ use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 
 use super::change::Change;
+use super::redefinition::Redefinition;
 use super::review::Review;
 use super::settings::Policy;
 use super::verdict::{Action, Finding, Reference};
@@ -21,8 +22,11 @@ pub trait Rule: Default + DeserializeOwned + JsonSchema + Send + Sync + 'static 
     /// The kinds that it looks up.
     const READS: &'static [Kind] = &[];
 
-    /// Reports what is wrong with `case.object`.
-    fn check(&self, case: &Case<'_>, report: &mut Report<'_>);
+    /// Reports what is wrong with `case.object`, a VirtualService.
+    fn check(&self, _case: &Case<'_>, _report: &mut Report<'_>) {}
+
+    /// Reports what is wrong with a write of a DestinationRule; asked of [`Stage::Definition`] only.
+    fn check_definition(&self, _case: &Definition<'_>, _report: &mut Report<'_>) {}
 }
 
 /// When a rule is asked.
@@ -34,6 +38,13 @@ pub enum Stage {
     Text,
     /// It compares traffic before and after, and looks things up.
     Traffic,
+    /// It compares load before and after, that of mirrors included: asked also where no share moves, for a copy of the requests
+    /// is load and no share.
+    Load,
+    /// It says which VirtualService is in force from now on, where one comes or goes.
+    Presence,
+    /// It judges DestinationRules by those who send requests to their subsets.
+    Definition,
 }
 
 /// What a rule looks at.
@@ -41,10 +52,23 @@ pub enum Stage {
 pub struct Case<'a> {
     /// The write.
     pub review: &'a Review,
-    /// The object to judge: the new one, or the stored one when the ratchet asks what was wrong before.
+    /// The object to judge: the new one; the stored one when the ratchet asks what was wrong before, and where it goes away.
     pub object: &'a VirtualService,
     /// How the write moves traffic; `None` while only text is judged.
     pub change: Option<&'a Change>,
+    /// What the cluster holds.
+    pub world: &'a World,
+    /// The policy in force.
+    pub policy: &'a Policy,
+}
+
+/// What a rule for DestinationRules looks at.
+#[derive(Debug, Clone, Copy)]
+pub struct Definition<'a> {
+    /// The write.
+    pub review: &'a Review,
+    /// What it does to those who use the subsets.
+    pub redefinition: &'a Redefinition<'a>,
     /// What the cluster holds.
     pub world: &'a World,
     /// The policy in force.
@@ -76,6 +100,8 @@ pub(super) struct Reported {
     pub(super) key: String,
     /// The larger, the worse.
     pub(super) severity: f64,
+    /// Advice is given once, by the write that brings the occasion.
+    pub(super) is_advice: bool,
 }
 
 impl<'a> Report<'a> {
@@ -87,6 +113,26 @@ impl<'a> Report<'a> {
     /// the damage: a violation that the old object had with the same key and at least this severity is only warned about.
     pub fn violation(&mut self, path: FieldPath, message: String, key: String, severity: f64) {
         self.push(self.action, path, message, Vec::new(), key, severity);
+    }
+
+    /// Something that works as written and may not be what was meant: as a violation, but nothing is said where the old object had
+    /// the same with at least this severity. Repeated at every write, advice is noise.
+    pub fn advice(
+        &mut self,
+        gravity: Gravity,
+        path: FieldPath,
+        message: String,
+        key: String,
+        severity: f64,
+    ) {
+        let action = match gravity {
+            Gravity::Full => self.action,
+            Gravity::WarnOnly => self.action.max(Action::Warn),
+        };
+        self.push(action, path, message, Vec::new(), key, severity);
+        if let Some(last) = self.found.last_mut() {
+            last.is_advice = true;
+        }
     }
 
     /// A violation that is never more than a warning, for this reason or that.
@@ -131,7 +177,7 @@ impl<'a> Report<'a> {
         severity: f64,
     ) {
         let finding = Finding { rule: self.rule, action, path, message, rests_on };
-        self.found.push(Reported { finding, key, severity });
+        self.found.push(Reported { finding, key, severity, is_advice: false });
     }
 }
 
@@ -203,10 +249,15 @@ impl Entry {
 /// A rule behind a pointer.
 pub(super) trait Check: Send + Sync {
     fn check(&self, case: &Case<'_>, report: &mut Report<'_>);
+    fn check_definition(&self, case: &Definition<'_>, report: &mut Report<'_>);
 }
 
 impl<R: Rule> Check for R {
     fn check(&self, case: &Case<'_>, report: &mut Report<'_>) {
         Rule::check(self, case, report);
+    }
+
+    fn check_definition(&self, case: &Definition<'_>, report: &mut Report<'_>) {
+        Rule::check_definition(self, case, report);
     }
 }

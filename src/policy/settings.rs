@@ -4,17 +4,19 @@ use std::fmt;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::review::Review;
 use super::rule::{Check, Entry, Stage};
 use super::selector::LabelSelector;
 use super::verdict::Action;
-use crate::istio::{VirtualService, host_covers};
+use super::words::{list, number};
+use crate::istio::{Host, host_covers};
 use crate::world::{Kind, World};
 
 /// What a policy says: the `spec` of a CanaryPolicy (`sluicegate.dev/v1alpha1`).
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct PolicySpec {
-    /// Which VirtualServices it is for; empty means all.
+    /// Which VirtualServices and DestinationRules it is for; empty means all.
     pub r#match: PolicyMatch,
     /// Of several policies that match, the one with the highest precedence is in force; ties go by name.
     pub precedence: i64,
@@ -30,15 +32,15 @@ pub struct PolicySpec {
     pub dry_run: DryRun,
 }
 
-/// Which VirtualServices a policy is for; what is absent matches everything.
+/// Which VirtualServices and DestinationRules a policy is for; what is absent matches everything.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct PolicyMatch {
     /// By the labels of the namespace.
     pub namespace_selector: Option<LabelSelector>,
-    /// By the labels of the VirtualService.
+    /// By the labels of the object.
     pub object_selector: Option<LabelSelector>,
-    /// By the hosts as written, `*` allowed in front; any one suffices.
+    /// By the hosts, as written or completed, `*` allowed in front; any one suffices.
     pub hosts: Vec<String>,
 }
 
@@ -258,6 +260,26 @@ impl Policy {
         &self.spec
     }
 
+    /// How far a canary at `from` percent may rise, in words.
+    pub fn limit_in_words(&self, from: f64) -> String {
+        let step = &self.spec.step;
+        let whose = if self.name == "default" {
+            "policy default".to_owned()
+        } else {
+            format!("policy {}", self.name)
+        };
+        if !step.ladder.is_empty() {
+            let rungs = step.ladder.iter().map(|rung| number(*rung)).collect::<Vec<_>>();
+            return format!("the steps here are {} ({whose})", list(&rungs));
+        }
+        match step.initial {
+            Some(initial) if from <= 1e-6 && initial < step.max() => {
+                format!("a canary starts with {} % at the most here ({whose})", number(initial))
+            }
+            _ => format!("{} points is the most here ({whose})", number(step.max())),
+        }
+    }
+
     /// The kinds that its rules look up, and those that tell who is stable.
     pub fn reads(&self) -> impl Iterator<Item = Kind> {
         let rules = self.rules.iter().filter(|rule| rule.action != Action::Off);
@@ -267,17 +289,23 @@ impl Policy {
         kinds.into_iter()
     }
 
-    /// Whether it is for this object. What cannot be told counts as "yes": a gate that nobody can read stays shut.
-    fn matches(&self, object: &VirtualService, namespace: &str, world: &World) -> bool {
+    /// Whether it is for the object of `review`. What cannot be told counts as "yes": a gate that nobody can read stays shut.
+    fn matches(&self, review: &Review, world: &World) -> bool {
         let PolicyMatch { namespace_selector, object_selector, hosts } = &self.spec.r#match;
+        let namespace = review.namespace.as_str();
         let by_namespace = namespace_selector.as_ref().is_none_or(|selector| {
             world.namespace_labels(namespace).is_none_or(|labels| selector.matches(labels))
         });
         let by_object = object_selector
             .as_ref()
-            .is_none_or(|selector| selector.matches(&object.metadata.labels));
-        let named = |host: &String| hosts.iter().any(|pattern| host_covers(pattern, host));
-        by_namespace && by_object && (hosts.is_empty() || object.spec.hosts.iter().any(named))
+            .is_none_or(|selector| review.labels().is_none_or(|own| selector.matches(own)));
+        let complete = |host: &str| Host::resolve(host, namespace, &world.mesh().domain);
+        let covers = |pattern: &str, host: &str| {
+            host_covers(pattern, host)
+                || host_covers(complete(pattern).as_str(), complete(host).as_str())
+        };
+        let named = |host: &String| hosts.iter().any(|pattern| covers(pattern, host));
+        by_namespace && by_object && (hosts.is_empty() || review.hosts().iter().any(named))
     }
 }
 
@@ -298,18 +326,13 @@ impl Policies {
         Self { ordered: policies, builtin: Policy::builtin(entries) }
     }
 
-    /// The one policy in force for `object`: the highest precedence that matches, ties by name, else the built-in one.
-    pub fn in_force(
-        &self,
-        object: Option<&VirtualService>,
-        namespace: &str,
-        world: &World,
-    ) -> &Policy {
-        let Some(object) = object else { return &self.builtin };
-        self.ordered
-            .iter()
-            .find(|policy| policy.matches(object, namespace, world))
-            .unwrap_or(&self.builtin)
+    /// The one policy in force for the object of `review`: the highest precedence that matches, ties by name, else the built-in
+    /// one.
+    pub fn in_force(&self, review: &Review, world: &World) -> &Policy {
+        if review.labels().is_none() {
+            return &self.builtin;
+        }
+        self.ordered.iter().find(|policy| policy.matches(review, world)).unwrap_or(&self.builtin)
     }
 
     /// Every policy, the built-in one last.

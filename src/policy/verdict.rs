@@ -70,6 +70,11 @@ pub enum Reference {
         /// The namespace.
         namespace: String,
     },
+    /// All Gateways of a namespace.
+    Gateways {
+        /// The namespace.
+        namespace: String,
+    },
     /// All ServiceEntries.
     ServiceEntries,
 }
@@ -153,9 +158,8 @@ impl Verdict {
 
     /// These findings, sorted.
     pub fn of(basis: Basis, mut findings: Vec<Finding>) -> Self {
-        findings.sort_by(|a, b| {
-            (a.action, natural(&a.path), a.rule).cmp(&(b.action, natural(&b.path), b.rule))
-        });
+        findings
+            .sort_by_cached_key(|finding| (finding.action, natural(&finding.path), finding.rule));
         findings.dedup_by(|b, a| a == b);
         Self { findings, basis, missing: Vec::new(), would_deny: false }
     }
@@ -180,24 +184,23 @@ impl Verdict {
         self.findings.iter().filter(move |finding| finding.action == action)
     }
 
-    /// What must be read again before anybody is told no: what the most severe refusal rests on, without what is `confirmed`
-    /// already. Nothing where one refusal stands: it rests on the written text, or on what was read again.
-    pub fn to_confirm(&self, confirmed: &BTreeSet<Reference>) -> Vec<Reference> {
+    /// What must be read again before anybody is told no, one refusal after the other: what it rests on, without what is
+    /// `confirmed` already. To read for one of them is enough, because one refusal is a refusal. Nothing where one stands
+    /// already: it rests on the written text, or on what was read again.
+    pub fn to_confirm(&self, confirmed: &BTreeSet<Reference>) -> Vec<Vec<Reference>> {
         let open = |finding: &Finding| {
             let open = finding.rests_on.iter().filter(|reference| !confirmed.contains(reference));
             open.cloned().collect::<Vec<_>>()
         };
-        let mut first = Vec::new();
+        let mut unconfirmed = Vec::new();
         for finding in self.of_action(Action::Deny) {
             let open = open(finding);
             if open.is_empty() {
                 return Vec::new();
             }
-            if first.is_empty() {
-                first = open;
-            }
+            unconfirmed.push(open);
         }
-        first
+        unconfirmed
     }
 }
 

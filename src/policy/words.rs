@@ -27,6 +27,16 @@ pub fn counted(count: u32, noun: &str) -> String {
     if count == 1 { format!("1 {noun}") } else { format!("{count} {noun}s") }
 }
 
+/// The verb for so many.
+pub fn are(count: u32) -> &'static str {
+    if count == 1 { "is" } else { "are" }
+}
+
+/// The verb for so many.
+pub fn carry(count: u32) -> &'static str {
+    if count == 1 { "carries" } else { "carry" }
+}
+
 /// `app=reviews, version=v1`.
 pub fn labels<'a>(labels: impl IntoIterator<Item = (&'a str, &'a str)>) -> String {
     let mut parts =

@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::istio::Protocol;
+use crate::istio::{FieldPath, Protocol};
 use crate::policy::words::{list, number, percent};
 use crate::policy::{
     Action, Base, Case, Change, Class, Destination, Flow, Movement, Reference, Report, Rule, Share,
@@ -12,6 +12,9 @@ use crate::policy::{
 use crate::world::HostKind;
 
 /// A canary gets more traffic in small steps.
+///
+/// Reads: the shares of every route, old and new. Looks up the DestinationRules, the ready endpoints, and the age of
+/// the workloads and their ReplicaSets.
 ///
 /// Compares who served each kind of requests before the write and who serves them after it. A canary, and all canaries of a
 /// route together, may rise by `step.max` points in one write (50 unless the policy says otherwise), may start with
@@ -26,12 +29,23 @@ use crate::world::HostKind;
 ///
 /// Which side is stable: the policy's `roles`; names that say so (primary, stable, canary, preview); then how long the
 /// workloads and their ReplicaSets have been there, the order of versions (v1 before v2), and who carried more.
+///
+/// Why: a canary shows its faults to those who meet it; in small steps these are few, and there is time to look.
+///
+/// Refused: `v1: 100` to `v1: 1, v2: 99`, the classic slip.
+///
+/// Passes: `v1: 90, v2: 10`; then `v1: 50, v2: 50`; then `v2: 100`.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub(super) struct CanaryStep {}
 
 /// Floating point leaves this much over, in points.
 const TOLERANCE: f64 = 1e-6;
+
+/// So many findings of a kind are said in words; nobody reads more of them.
+const MOST_SAID: usize = 64;
+
+const PARTIAL: &str = "there is more here than is compared in one write: where routes overlap, or the smallest of their shares, was left out\n  Fewer routes or destinations in one VirtualService are compared as a whole.";
 
 impl Rule for CanaryStep {
     const ID: &'static str = "canary-step";
@@ -44,12 +58,12 @@ impl Rule for CanaryStep {
         let mut too_far = Worst::default();
         let mut together = Worst::default();
         let mut notes = Worst::default();
-        for flow in &change.flows {
+        for flow in change.all() {
             let Some(after) = &flow.after else { continue };
             let mut alone = false;
             for moved in flow.movements.iter().filter(|moved| moved.rises()) {
                 let exceeds = exceeds(step, flow, after, moved);
-                let key = (flow.protocol, after.route, moved.destination);
+                let key = (flow.protocol, after.is_own, after.route, moved.destination);
                 match moved.class {
                     Class::Canary if exceeds && !flow.is_targeted() => {
                         alone = true;
@@ -76,31 +90,37 @@ impl Rule for CanaryStep {
                         > step.limit(from * 100.0).max(from * 100.0 + step.max()) + TOLERANCE
                 {
                     together.keep(
-                        (flow.protocol, after.route, 0),
+                        (flow.protocol, after.is_own, after.route, 0),
                         to - from,
                         (flow, &flow.movements[0]),
                     );
                 }
             }
         }
-        for (flow, moved) in too_far.into_values() {
+        if change.is_partial {
+            report.warning(FieldPath::spec(), PARTIAL.to_owned());
+        }
+        for (flow, moved) in too_far.into_values().take(MOST_SAID) {
             let message = refusal(case, change, flow, moved);
             report.shift(flow.path(moved.destination), message, rests_on(case, change, flow));
         }
-        for (flow, _) in together.into_values() {
+        for (flow, _) in together.into_values().take(MOST_SAID) {
             let Some(after) = &flow.after else { continue };
-            let path = flow.protocol.path(after.route).field("route");
+            let path = match after.is_own {
+                true => flow.protocol.path(after.route).field("route"),
+                false => flow.path(usize::MAX),
+            };
             let message = together_refusal(case, change, flow);
             report.shift(path, message, rests_on(case, change, flow));
         }
-        for (flow, moved) in notes.into_values() {
+        for (flow, moved) in notes.into_values().take(MOST_SAID) {
             report.warning(flow.path(moved.destination), note(change, flow, moved));
         }
     }
 }
 
-/// A place in the new object: protocol, route, destination.
-type Place = (Protocol, usize, usize);
+/// A place in the new object or outside of it: protocol, whether it is in the object, route, destination.
+type Place = (Protocol, bool, usize, usize);
 
 /// Per place in the new object the finding with the largest rise.
 #[derive(Default)]
@@ -136,11 +156,10 @@ fn exceeds(step: &Step, flow: &Flow, after: &Side, moved: &Movement) -> bool {
 /// A step is refused only while somebody answers on the side that loses: were that side dead, the write would be the way out.
 /// And the VirtualService that a new one is compared with must be there still.
 fn rests_on(case: &Case<'_>, change: &Change, flow: &Flow) -> Vec<Reference> {
-    /// Further ones carry too little to keep a dead route alive, and each costs the API server two reads.
+    /// Further ones carry too little to keep a dead route alive.
     const MOST: usize = 2;
     let Some(before) = &flow.before else { return Vec::new() };
-    let mut carrying = before.shares.clone();
-    carrying.retain(|share| share.fraction > 0.0);
+    let mut carrying = before.shares.carrying().collect::<Vec<_>>();
     carrying.sort_by(|a, b| b.fraction.total_cmp(&a.fraction));
     let mut found = Vec::new();
     if let Base::InForce(name) = &flow.base
@@ -153,6 +172,11 @@ fn rests_on(case: &Case<'_>, change: &Change, flow: &Flow) -> Vec<Reference> {
         let host = &change.destinations.get(share.destination).host;
         let Some(HostKind::Service(service)) = case.world.host(host) else { continue };
         let (namespace, service) = (service.namespace.clone(), service.name.clone());
+        // Those of one namespace are read together; another one would cost more reads than a review has.
+        let is_elsewhere = |own: &Reference| matches!(own, Reference::Endpoints { namespace: at, .. } if *at != namespace);
+        if found.iter().any(is_elsewhere) {
+            continue;
+        }
         let reference = Reference::Endpoints { namespace, service };
         if !found.contains(&reference) && found.len() < most {
             found.push(reference);
@@ -185,12 +209,16 @@ fn refusal(case: &Case<'_>, change: &Change, flow: &Flow, moved: &Movement) -> S
     let mut message = format!(
         "{} would go from {from} to {to} in one write; {}",
         destination.label,
-        limit(case, moved.from * 100.0)
+        case.policy.limit_in_words(moved.from * 100.0)
     );
     if let Some(origin) = origin(flow) {
         message.push_str(&format!("\n  {origin}"));
     }
     let Some(after) = &flow.after else { return message };
+    if !after.is_own {
+        message.push_str(&format!("\n  {}", heir(case, change, flow, moved)));
+        return message;
+    }
     if let Some(swapped) = swapped(change, case, flow, moved) {
         message.push_str(&format!("\n  {swapped}"));
     }
@@ -217,6 +245,25 @@ fn refusal(case: &Case<'_>, change: &Change, flow: &Flow, moved: &Movement) -> S
         (false, _) => format!("\n  Passes now: {} for {name}, the next rung.", percent(most)),
     });
     message
+}
+
+/// Who serves the requests from now on, where it is not the object under review, and what to do first.
+fn heir(case: &Case<'_>, change: &Change, flow: &Flow, moved: &Movement) -> String {
+    let name = short_name(change.destinations.get(moved.destination));
+    let most = (case.policy.spec().step.limit(moved.from * 100.0)).min(100.0);
+    let share = percent(most / 100.0);
+    match (&flow.next, flow.gone) {
+        (Base::InForce(heir), Some(field)) => format!(
+            "Without it in {field}, VirtualService {heir} would serve these requests.\n  Passes now: {name} up to {share} in both first, then this."
+        ),
+        (Base::InForce(heir), None) => format!(
+            "The routes of VirtualService {heir} would serve these requests.\n  Passes now: weights there that give {name} up to {share} first, then this."
+        ),
+        (Base::Plain(host), _) => format!(
+            "Nothing here would route them any more: they would go to all ready endpoints of {host} alike.\n  Passes now: {name} up to {share} by weights here first, or fewer of its pods."
+        ),
+        _ => format!("Passes now: {name} up to {share}."),
+    }
 }
 
 /// What is left for one canary of what all canaries of the route may have together, the others as written.
@@ -253,29 +300,9 @@ fn together_refusal(case: &Case<'_>, change: &Change, flow: &Flow) -> String {
         "{labels} together would go from {} to {} in one write; {}\n  Passes now: {names} up to {} together.",
         percent(from),
         percent(to),
-        limit(case, from * 100.0),
+        case.policy.limit_in_words(from * 100.0),
         number(most.floor())
     )
-}
-
-/// What the policy allows, in its own words.
-fn limit(case: &Case<'_>, from: f64) -> String {
-    let step = &case.policy.spec().step;
-    let whose = if case.policy.name() == "default" {
-        "policy default".to_owned()
-    } else {
-        format!("policy {}", case.policy.name())
-    };
-    if !step.ladder.is_empty() {
-        let rungs = step.ladder.iter().map(|rung| number(*rung)).collect::<Vec<_>>();
-        return format!("the steps here are {} ({whose})", list(&rungs));
-    }
-    match step.initial {
-        Some(initial) if from <= TOLERANCE && initial < step.max() => {
-            format!("a canary starts with {} % at the most here ({whose})", number(initial))
-        }
-        _ => format!("{} points is the most here ({whose})", number(step.max())),
-    }
 }
 
 /// Who served the requests, where the old object does not show it at the same place.
@@ -338,15 +365,18 @@ fn note(change: &Change, flow: &Flow, moved: &Movement) -> String {
         format!("{} goes from {} to {}", destination.label, percent(moved.from), percent(moved.to));
     match moved.class {
         Class::Evacuation => {
-            let left = flow
-                .before
-                .iter()
-                .flat_map(|before| &before.shares)
-                .filter(|share| share.fraction > 0.0);
+            /// More are only counted.
+            const MOST_NAMED: usize = 5;
+            let left = flow.before.iter().flat_map(|before| before.shares.carrying());
             let left = left.filter(|share| share.destination != moved.destination);
-            let left = left
-                .map(|share| change.destinations.get(share.destination).label.clone())
-                .collect::<Vec<_>>();
+            let count = left.clone().count();
+            if count > MOST_NAMED {
+                return format!(
+                    "{goes}: taken as an evacuation, because none of the {count} destinations that served has a ready endpoint"
+                );
+            }
+            let label = |share: &Share| change.destinations.get(share.destination).label.clone();
+            let left = left.map(label).collect::<Vec<_>>();
             format!("{goes}: taken as an evacuation, because {} has no ready endpoint", list(&left))
         }
         Class::Rollback => {

@@ -1,20 +1,40 @@
+use std::collections::hash_map::Entry;
+use std::collections::{BTreeSet, HashMap};
+
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::istio::Host;
+use crate::istio::{Host, Protocol, Route, ServiceEntry};
 use crate::policy::words::{list, near_miss, number, percent};
-use crate::policy::{Action, Carried, Case, Destination, Reference, Report, Rule, Stage};
-use crate::world::{HostKind, Kind};
+use crate::policy::{
+    Action, Asked, Carried, Case, Clients, Destination, Gravity, Reference, Report, Rule, Stage,
+    Why,
+};
+use crate::world::{ANY_NAMESPACE, Client, HostKind, Kind, Service};
 
 /// A destination that gets traffic exists.
 ///
-/// Refuses a destination with a share above 0 whose host is neither a Service nor a ServiceEntry, or whose port that Service
-/// does not have: that share is answered with 503.
+/// Reads: the host and the port of each destination. Looks up Services, ServiceEntries and Gateways.
+///
+/// Refuses a destination with a share above 0 whose host is neither a Service nor a ServiceEntry, that its clients do not see
+/// (`exportTo` of a ServiceEntry, or the annotation `networking.istio.io/exportTo` of a Service), or on a port that it does not
+/// have: that share is answered with 503.
 ///
 /// Istio completes only names without a dot, and in the VirtualService's own namespace. `reviews.shop` is not completed and
-/// never found, although Service reviews stands in namespace shop; upper case and a dot at the end are not found either. Such a
-/// name is wrong, not absent, and is refused on a first install and in a dry run, too. A host that is merely absent is a warning
-/// there.
+/// never found, although Service reviews stands in namespace shop; upper case, a dot at the end and a wildcard are not found
+/// either. Such a name is wrong, not absent, and is refused on a first install and in a dry run, too. A host that is merely
+/// absent is a warning there, and where other clusters belong to the mesh.
+///
+/// Without a port Istio takes the Service's only one, else the one that the client called: a sidecar always does where the
+/// destination does not listen on it, a gateway where the Service has several ports.
+///
+/// Warned about: a Service of type ExternalName whose external host no Service or ServiceEntry is called.
+///
+/// Why: Envoy takes a route to a host that nobody has and answers its share with 503.
+///
+/// Refused: `destination: {host: reviews.shop}` for Service reviews of namespace shop.
+///
+/// Passes: `destination: {host: reviews}` within namespace shop, `host: reviews.shop.svc.cluster.local` from elsewhere.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub(super) struct DestinationExists {}
@@ -23,25 +43,29 @@ impl Rule for DestinationExists {
     const ID: &'static str = "destination-exists";
     const ACTION: Action = Action::Deny;
     const STAGE: Stage = Stage::Traffic;
-    const READS: &'static [Kind] = &[Kind::Service, Kind::ServiceEntry];
+    const READS: &'static [Kind] = &[Kind::Service, Kind::ServiceEntry, Kind::Gateway, Kind::Pod];
 
     fn check(&self, case: &Case<'_>, report: &mut Report<'_>) {
         let Some(change) = case.change else { return };
         let mut missing: Vec<Carried<'_>> = Vec::new();
+        let mut known: HashMap<_, usize> = HashMap::new();
+        let users = case.clients();
         for carried in case.carried() {
             let destination = change.destinations.get(carried.destination);
             if let Some(kind) = case.world.host(&destination.host) {
-                missing_port(case, &carried, destination, kind, report);
+                let own = Present { case, carried: &carried, destination, kind, users: &users };
+                if !own.is_hidden(report) && !own.lacks_alias(report) {
+                    own.lacks_port(report);
+                }
                 continue;
             }
             // The subsets of a host that is missing are missing together.
-            let host = |of: &Carried<'_>| &change.destinations.get(of.destination).host;
-            let same = |known: &&mut Carried<'_>| {
-                known.route() == carried.route() && host(known) == host(&carried)
-            };
-            match missing.iter_mut().find(same) {
-                Some(known) => known.join(&carried),
-                None => missing.push(carried),
+            match known.entry((carried.route(), &destination.host)) {
+                Entry::Occupied(at) => missing[*at.get()].join(&carried),
+                Entry::Vacant(at) => {
+                    at.insert(missing.len());
+                    missing.push(carried);
+                }
             }
         }
         for carried in missing {
@@ -59,7 +83,7 @@ fn missing_host(
     let path = carried.path().field("destination").field("host");
     let written = carried.written.destination.host.as_str();
     let share = percent(carried.share);
-    if let Some((short, full)) = meant(case, written) {
+    if let Some((short, full)) = meant(case, written).filter(|_| !written.starts_with('*')) {
         let why = if written.chars().any(|character| character.is_ascii_uppercase()) {
             "Istio compares host names with their case"
         } else if written.ends_with('.') {
@@ -71,18 +95,25 @@ fn missing_host(
             "{share} would get 503: {written:?} never resolves; {why}\n  Passes: {full}{short}"
         );
         // Wrong is not absent: neither a first install nor a dry run makes this name resolve.
-        let gravity = if carried.rises && !is_harmless(carried) {
-            crate::policy::Gravity::Full
-        } else {
-            carried.gravity
-        };
+        let gravity =
+            if carried.rises && !is_harmless(carried) { Gravity::Full } else { carried.gravity };
         report.lookup(gravity, path, message, Vec::new());
         return;
     }
-    let (what, next, rests_on) = match destination.host.service(&case.world.mesh().domain) {
+    let is_wild = written.starts_with('*');
+    let service = destination.host.service(&case.world.mesh().domain).filter(|_| !is_wild);
+    let (what, next, rests_on) = match service {
+        None if is_wild => (
+            format!(
+                "no ServiceEntry is called {written}, and a wildcard is no pattern here, but the name of one host"
+            ),
+            "Passes: the name of one Service or ServiceEntry.".to_owned(),
+            vec![Reference::ServiceEntries],
+        ),
         Some((name, namespace)) => absent_service(case, name, namespace),
         None => {
-            let close = near_miss(written, case.world.service_entry_hosts());
+            let close = near_miss(written, case.world.service_entry_hosts()).map(str::to_owned);
+            let close = close.or_else(|| of_another_domain(case, written));
             let close = close.map_or(String::new(), |close| format!(" Did you mean {close}?"));
             let next = format!("Passes: a ServiceEntry for {written} first, then this.{close}");
             (
@@ -92,12 +123,16 @@ fn missing_host(
             )
         }
     };
-    let message = format!("{share} would get 503: {what}\n  {next}");
-    report.lookup(case.if_absent(carried.gravity), path, message, rests_on);
+    let may_be_elsewhere = case.world.mesh().is_multi_cluster && !is_wild;
+    let elsewhere = if may_be_elsewhere { " here; another cluster may have it" } else { "" };
+    let message = format!("{share} would get 503: {what}{elsewhere}\n  {next}");
+    let gravity =
+        if may_be_elsewhere { Gravity::WarnOnly } else { case.if_absent(carried.gravity) };
+    report.lookup(gravity, path, message, rests_on);
 }
 
 fn is_harmless(carried: &Carried<'_>) -> bool {
-    let own = carried.flow.movements.iter().find(|moved| moved.destination == carried.destination);
+    let own = carried.flow.movement(carried.destination);
     own.is_some_and(|moved| moved.rises() && moved.class.is_harmless())
 }
 
@@ -156,39 +191,238 @@ fn meant(case: &Case<'_>, written: &str) -> Option<(String, String)> {
     found.filter(|(_, full)| full != written)
 }
 
-fn missing_port(
-    case: &Case<'_>,
-    carried: &Carried<'_>,
-    destination: &Destination,
-    kind: HostKind<'_>,
-    report: &mut Report<'_>,
-) {
-    let Some(wanted) = carried.written.destination.port.number else { return };
-    let (ports, rests_on) = match kind {
-        HostKind::Service(service) => {
-            let ports = service.ports.iter().map(|port| port.number).collect::<Vec<_>>();
-            let own = Reference::Service {
-                namespace: service.namespace.clone(),
-                name: service.name.clone(),
-            };
-            (ports, vec![own])
-        }
-        HostKind::ServiceEntry(entry) => (
-            entry.spec.ports.iter().map(|port| i64::from(port.number)).collect(),
-            vec![Reference::ServiceEntries],
-        ),
-        HostKind::Alias(_) => return,
-    };
-    if ports.is_empty() || ports.contains(&wanted) {
-        return;
+/// `reviews.shop.svc.WRONG` where Service reviews stands in namespace shop: only the mesh's own domain makes it a Service's host.
+fn of_another_domain(case: &Case<'_>, written: &str) -> Option<String> {
+    let (service, _) = written.split_once(".svc.")?;
+    let (name, namespace) = service.split_once('.')?;
+    case.world.service(namespace, name)?;
+    Some(format!("{name}.{namespace}.svc.{}", case.world.mesh().domain))
+}
+
+/// A destination whose host is there.
+struct Present<'a> {
+    case: &'a Case<'a>,
+    carried: &'a Carried<'a>,
+    destination: &'a Destination,
+    kind: HostKind<'a>,
+    users: &'a [Clients<'a>],
+}
+
+impl Present<'_> {
+    /// Those who can take the route.
+    fn asked(&self) -> Vec<Asked> {
+        let (protocol, index) = self.carried.route();
+        let whole = Route::default();
+        let route = self.case.object.spec.routes(protocol).get(index).unwrap_or(&whole);
+        self.users.iter().flat_map(|own| own.of_route(route).into_owned()).collect()
     }
-    let known = list(&ports.iter().map(|&port| number(port as f64)).collect::<Vec<_>>());
-    let message = format!(
-        "{} would get 503: {} has no port {wanted}; it has {known}\n  Passes: port: {{number: {}}}",
-        percent(carried.share),
-        destination.host,
-        ports[0]
-    );
-    let path = carried.path().field("destination").field("port").field("number");
-    report.lookup(case.if_absent(carried.gravity), path, message, rests_on);
+
+    fn rests_on(&self) -> Reference {
+        match self.kind {
+            HostKind::Service(service) | HostKind::Alias(service) => reference(service),
+            HostKind::ServiceEntry(_) => Reference::ServiceEntries,
+        }
+    }
+
+    /// Says where `exportTo` keeps the destination from clients; `false` where it does not.
+    fn is_hidden(&self, report: &mut Report<'_>) -> bool {
+        let Self { case, carried, destination, .. } = self;
+        let sees = |client: &Client| case.world.is_visible(&destination.host, client);
+        let hosts = case.object.spec.hosts.iter();
+        let hosts = hosts
+            .map(|host| Host::resolve(host, &case.review.namespace, &case.world.mesh().domain));
+        let hosts = hosts.collect::<Vec<_>>();
+        // Clients that do not see the host of the VirtualService either do not send it anything.
+        let calls = |client: &Client| hosts.iter().any(|host| case.world.is_visible(host, client));
+        let mut asked = self.asked();
+        let own = Client::in_namespace(&case.review.namespace);
+        if asked.iter().any(|asked| asked.why == Why::Anywhere) {
+            asked.insert(0, Asked { clients: vec![own], why: Why::Exported });
+        }
+        let lacks = |asked: &Asked| {
+            !asked.clients.iter().any(sees)
+                && (asked.why != Why::Anywhere || asked.clients.iter().any(calls))
+        };
+        let lost = asked.iter().filter(|asked| lacks(asked));
+        let mut names = Vec::new();
+        for client in lost.filter_map(|asked| asked.clients.first()) {
+            let name = match (&client.gateway, client.namespace.as_str()) {
+                (Some(gateway), _) => format!("at Gateway {gateway}"),
+                (None, ANY_NAMESPACE) => "anywhere else in the mesh".to_owned(),
+                (None, namespace) => format!("in {namespace}"),
+            };
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        if names.is_empty() {
+            return false;
+        }
+        let what = match self.kind {
+            HostKind::Service(service) | HostKind::Alias(service) => {
+                let to = if service.export_to.is_empty() {
+                    "the mesh exports Services by default to fewer".to_owned()
+                } else {
+                    format!(
+                        "its annotation networking.istio.io/exportTo is {:?}",
+                        service.export_to.join(",")
+                    )
+                };
+                format!("Service {}/{} is hidden from them: {to}", service.namespace, service.name)
+            }
+            HostKind::ServiceEntry(entry) => format!(
+                "ServiceEntry {}/{} is hidden from them: its exportTo is {}",
+                entry.metadata.namespace,
+                entry.metadata.name,
+                list(&entry.spec.export_to)
+            ),
+        };
+        let message = format!(
+            "{} would get 503 for clients {}: {what}\n  Passes: export {} to these clients first, then this.",
+            percent(carried.share),
+            list(&names),
+            destination.host
+        );
+        let path = carried.path().field("destination").field("host");
+        let gravity = case.if_absent(carried.gravity);
+        report.lookup(gravity, path, message, vec![self.rests_on()]);
+        true
+    }
+
+    /// Says where an ExternalName leads nowhere; `false` where it does not.
+    fn lacks_alias(&self, report: &mut Report<'_>) -> bool {
+        let Self { case, carried, destination, .. } = self;
+        let Some(target) = case.world.alias_target(&destination.host) else { return false };
+        let why = match case.world.host(&target) {
+            None => "no Service and no ServiceEntry is called so",
+            Some(HostKind::Alias(_)) => {
+                "that is an ExternalName again, and Istio follows one step only"
+            }
+            Some(_) => return false,
+        };
+        let message = format!(
+            "{} would get 503: {} is of type ExternalName for {target}, and {why}\n  Passes: a ServiceEntry for {target} first, then this, or host: with a name that is a Service.",
+            percent(carried.share),
+            destination.host
+        );
+        let path = carried.path().field("destination").field("host");
+        // An Istio before 1.21, or with `ENABLE_EXTERNAL_NAME_ALIAS=false`, resolves such a Service by DNS.
+        report.lookup(Gravity::WarnOnly, path, message, Vec::new());
+        true
+    }
+
+    fn ports(&self, kind: HostKind<'_>) -> Vec<i64> {
+        match kind {
+            HostKind::Service(service) | HostKind::Alias(service) => {
+                service.ports.iter().map(|port| port.number).collect()
+            }
+            HostKind::ServiceEntry(entry) => {
+                let all = self.case.world.service_entries(&self.destination.host);
+                let same = |own: &&&ServiceEntry| {
+                    own.metadata.namespace == entry.metadata.namespace
+                        && own.metadata.name != entry.metadata.name
+                };
+                let entries = std::iter::once(entry).chain(all.iter().filter(same).copied());
+                entries.flat_map(|own| &own.spec.ports).map(|port| i64::from(port.number)).collect()
+            }
+        }
+    }
+
+    /// Says where the destination does not listen on the port that Istio takes.
+    fn lacks_port(&self, report: &mut Report<'_>) {
+        let Self { case, carried, destination, .. } = self;
+        let own = self.ports(self.kind);
+        // An alias has a port of its own, but the cluster is that of the other host.
+        let target = case.world.alias_target(&destination.host);
+        let target = target.as_ref().and_then(|host| case.world.host(host));
+        let (ports, most) = match target {
+            Some(kind) => (self.ports(kind), Gravity::WarnOnly),
+            None => (own.clone(), Gravity::Full),
+        };
+        let written = carried.written.destination.port.number;
+        let taken = written.or(match own.as_slice() {
+            [one] if target.is_some() => Some(*one),
+            _ => None,
+        });
+        if ports.is_empty() || taken.is_some_and(|port| ports.contains(&port)) {
+            return;
+        }
+        let (why, mut rests_on) = match taken {
+            Some(port) => (format!("{} has no port {port}", destination.host), Vec::new()),
+            None => match self.listeners(&ports) {
+                Some(found) => found,
+                None => return,
+            },
+        };
+        rests_on.push(self.rests_on());
+        let known = list(&ports.iter().map(|&port| number(port as f64)).collect::<Vec<_>>());
+        let message = format!(
+            "{} would get 503: {why}; it has {known}\n  Passes: port: {{number: {}}}",
+            percent(carried.share),
+            ports[0]
+        );
+        let path = carried.path().field("destination").field("port");
+        let path = if written.is_some() { path.field("number") } else { path };
+        let gravity = case.if_absent(carried.gravity);
+        let gravity = if most == Gravity::WarnOnly { most } else { gravity };
+        report.lookup(gravity, path, message, rests_on);
+    }
+
+    /// No port is written: why none of the ports that clients call is one of `ports`, and what that rests on.
+    ///
+    /// Source: `pilot/pkg/networking/core/route/route.go` `GetDestinationCluster`.
+    fn listeners(&self, ports: &[i64]) -> Option<(String, Vec<Reference>)> {
+        let Self { case, carried, destination, .. } = self;
+        if carried.route().0 != Protocol::Http {
+            return None;
+        }
+        let asked = self.asked();
+        let gateways = asked.iter().flat_map(|asked| &asked.clients);
+        let gateways = gateways.filter_map(|client| client.gateway.as_deref());
+        let gateways = gateways.collect::<BTreeSet<_>>();
+        // A gateway knows the only port of a Service, whichever it listens on itself.
+        for name in gateways.into_iter().filter(|_| ports.len() > 1) {
+            let (namespace, own) = name.split_once('/')?;
+            let Some(gateway) = case.world.gateway(namespace, own) else { continue };
+            let listens = gateway.spec.servers.iter().filter_map(|server| server.port.number);
+            let listens = listens.collect::<BTreeSet<_>>();
+            if !listens.is_empty() && !ports.iter().any(|port| listens.contains(port)) {
+                let why = format!(
+                    "without a port Istio takes that of Gateway {name} ({}) for a Service with several, and {} has none such",
+                    said(&listens),
+                    destination.host
+                );
+                return Some((why, vec![Reference::Gateways { namespace: namespace.to_owned() }]));
+            }
+        }
+        if !asked.iter().flat_map(|asked| &asked.clients).any(|client| client.gateway.is_none()) {
+            return None;
+        }
+        let mut called = BTreeSet::new();
+        let mut rests_on = Vec::new();
+        for host in &case.object.spec.hosts {
+            let host = Host::resolve(host, &case.review.namespace, &case.world.mesh().domain);
+            // A host that is nobody's is called on a port that nobody knows.
+            let HostKind::Service(service) = case.world.host(&host)? else { return None };
+            called.extend(service.ports.iter().map(|port| port.number));
+            rests_on.push(reference(service));
+        }
+        if called.is_empty() || ports.iter().any(|port| called.contains(port)) {
+            return None;
+        }
+        let why = format!(
+            "without a port a sidecar takes the one that was called ({}), and {} has none such",
+            said(&called),
+            destination.host
+        );
+        Some((why, rests_on))
+    }
+}
+
+fn reference(service: &Service) -> Reference {
+    Reference::Service { namespace: service.namespace.clone(), name: service.name.clone() }
+}
+
+fn said(ports: &BTreeSet<i64>) -> String {
+    list(&ports.iter().map(i64::to_string).collect::<Vec<_>>())
 }

@@ -1,19 +1,31 @@
+use std::collections::HashMap;
+
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::istio::{Condition, Protocol, Route};
+use crate::istio::{Arrival, Condition, ConditionIndex, Host, Protocol, Reading, Route};
 use crate::policy::words::percent;
 use crate::policy::{Action, Case, Report, Rule, Stage, fractions};
 
 /// A route can be reached.
 ///
-/// Routes are tried from the top, and the first one that matches takes the request. Refuses a route behind one that takes
+/// Reads: the `match`, the order and the destinations of all routes. Nothing is looked up.
+///
+/// Why: routes are tried from the top, and the first one that matches takes the request. Refuses a route behind one that takes
 /// everything, or behind one with the same match, when its destinations differ: what it says never happens. The common mistake
 /// is a split written as two routes, `[v1 90], [v2 10]`: v1 gets 100 %, whatever its weight, and v2 nothing. A header route
 /// behind a catch-all is another.
 ///
-/// A warning where the destinations are the same, where the route in front takes only a wider path, where the stored object had
-/// it already, and for a lowering: a catch-all to the stable version put in front of everything is a rollback.
+/// A warning where the destinations are the same, where the route in front takes only a wider path, where it takes only nearly
+/// everything (`/.*`, any `user-agent`) or only the requests of some clients (`port`, `gateways`, `sourceLabels`), where no
+/// request can satisfy the match, where the stored object had it already, and for a lowering: a catch-all to the stable version
+/// put in front of everything is a rollback.
+///
+/// Refused: `http: [{route: [{destination: {host: reviews, subset: v1}, weight: 90}]}, {route: [{destination: {host:
+/// reviews, subset: v2}, weight: 10}]}]`
+///
+/// Passes: `http: [{route: [{destination: {host: reviews, subset: v1}, weight: 90}, {destination: {host: reviews,
+/// subset: v2}, weight: 10}]}]`
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub(super) struct RouteReachable {}
@@ -25,23 +37,102 @@ impl Rule for RouteReachable {
 
     fn check(&self, case: &Case<'_>, report: &mut Report<'_>) {
         for protocol in Protocol::ALL {
-            let routes = case.object.spec.routes(protocol);
-            let conditions =
-                routes.iter().map(|route| Condition::of_route(route, &case.object.spec.gateways));
-            let conditions = conditions.collect::<Vec<_>>();
-            for (index, route) in routes.iter().enumerate().skip(1) {
-                if let Some(by) = hidden_by(&conditions, index) {
-                    check_hidden(
-                        case,
-                        protocol,
-                        (by, index),
-                        (&routes[by.route], route),
-                        &conditions,
-                        report,
-                    );
-                }
-            }
+            check_list(case, protocol, report);
         }
+    }
+}
+
+fn check_list(case: &Case<'_>, protocol: Protocol, report: &mut Report<'_>) {
+    let spec = &case.object.spec;
+    let routes = spec.routes(protocol);
+    let arrival = Arrival::anywhere(spec, &case.review.namespace);
+    let strict = Conditions::of(routes, &arrival, Reading::Strict);
+    let usual = Conditions::of(routes, &arrival, Reading::Usual);
+    let mut targets = Targets { case, routes, known: HashMap::new() };
+    for (index, route) in routes.iter().enumerate() {
+        if strict.of_route[index].is_empty() {
+            report.warning(
+                protocol.path(index).field("match"),
+                "never reached: no request can satisfy this match\n  An absent header reads as empty for withoutHeaders; gateways must be among spec.gateways.".to_owned(),
+            );
+        } else if let Some(by) = strict.hidden_by(index) {
+            let same = targets.are_the_same(by.route, index);
+            let hidden = Hidden { protocol, by, index, front: &routes[by.route], route };
+            hidden.report(&strict.of_route, same, report);
+        } else if let Some(by) = usual.hidden_by(index) {
+            if !targets.are_the_same(by.route, index) {
+                let message = format!(
+                    "hardly ever reached: {} takes nearly every request that this route is for\n  Passes without a word: {} in front of it, or a narrower match there.",
+                    protocol.path(by.route),
+                    protocol.path(index)
+                );
+                report.warning(protocol.path(index), message);
+            }
+        } else if let Some(front) = strict.dead_for_some(index)
+            && !targets.are_the_same(front, index)
+        {
+            let message = format!(
+                "never reached by some clients: {} takes every request from those that its match names (port, gateways, source)\n  Passes without a word: {} in front of it.",
+                protocol.path(front),
+                protocol.path(index)
+            );
+            report.warning(protocol.path(index), message);
+        }
+    }
+}
+
+/// The conditions of a list of routes.
+struct Conditions {
+    of_route: Vec<Vec<Condition>>,
+    /// Those of the routes that answer by themselves: a delegate may leave some of what its root's match takes.
+    index: ConditionIndex,
+    /// The first routes that take every request of some clients.
+    of_proxies: Vec<(usize, Condition)>,
+}
+
+impl Conditions {
+    fn of(routes: &[Route], arrival: &Arrival<'_>, reading: Reading) -> Self {
+        /// So many are held against each route.
+        const MOST_PROXIES: usize = 16;
+        let of_route = routes.iter().map(|route| Condition::alternatives(route, arrival, reading));
+        let of_route = of_route.collect::<Vec<_>>();
+        let answering =
+            of_route.iter().enumerate().filter(|(at, _)| routes[*at].delegate.is_none());
+        let all = answering.flat_map(|(at, own)| own.iter().map(move |own| (at, own)));
+        let index = ConditionIndex::new(all.clone());
+        let only_of_proxy =
+            |(_, own): &(usize, &Condition)| !own.is_catch_all() && own.of_proxy() == **own;
+        let of_proxies = all.filter(only_of_proxy).take(MOST_PROXIES);
+        let of_proxies = of_proxies.map(|(at, own)| (at, own.clone())).collect();
+        Self { of_route, index, of_proxies }
+    }
+
+    /// The route in front that takes every request of this one.
+    fn hidden_by(&self, index: usize) -> Option<HiddenBy> {
+        let mut by: Option<HiddenBy> = None;
+        for own in &self.of_route[index] {
+            let (route, outer) = self.index.first_covering(own)?;
+            if route >= index {
+                return None;
+            }
+            let is_plain = outer.is_catch_all() || outer == own;
+            by = Some(by.map_or(HiddenBy { route, is_plain }, |known| HiddenBy {
+                route: known.route.min(route),
+                is_plain: known.is_plain && is_plain,
+            }));
+        }
+        by
+    }
+
+    /// The route in front that takes all requests of some clients, where this one is for certain requests of any client.
+    fn dead_for_some(&self, index: usize) -> Option<usize> {
+        let front = self.of_proxies.iter().find(|(route, proxies)| {
+            *route < index
+                && self.of_route[index].iter().all(|own| {
+                    own.of_proxy().is_catch_all() && !own.is_catch_all() && !own.excludes(proxies)
+                })
+        });
+        front.map(|(route, _)| *route)
     }
 }
 
@@ -53,83 +144,73 @@ struct HiddenBy {
     is_plain: bool,
 }
 
-fn hidden_by(conditions: &[Vec<Condition>], index: usize) -> Option<HiddenBy> {
-    let mut by: Option<HiddenBy> = None;
-    for own in &conditions[index] {
-        let covering = conditions[..index].iter().enumerate().find_map(|(route, earlier)| {
-            let outer = earlier.iter().find(|outer| outer.covers(own))?;
-            Some(HiddenBy { route, is_plain: outer.is_catch_all() || outer == own })
-        });
-        let covering = covering?;
-        by = Some(by.map_or(covering, |known| HiddenBy {
-            route: known.route.min(covering.route),
-            is_plain: known.is_plain && covering.is_plain,
-        }));
-    }
-    by
+/// A route that is never reached.
+struct Hidden<'a> {
+    protocol: Protocol,
+    by: HiddenBy,
+    index: usize,
+    front: &'a Route,
+    route: &'a Route,
 }
 
-fn check_hidden(
-    case: &Case<'_>,
-    protocol: Protocol,
-    (by, index): (HiddenBy, usize),
-    (front, hidden): (&Route, &Route),
-    conditions: &[Vec<Condition>],
-    report: &mut Report<'_>,
-) {
-    let path = protocol.path(index);
-    let front_path = protocol.path(by.route);
-    let why = if conditions[by.route].iter().any(Condition::is_catch_all) {
-        format!("{front_path} takes every request")
-    } else if by.is_plain {
-        format!("{front_path} has the same match and takes these requests")
-    } else {
-        format!("{front_path} takes these requests and more")
-    };
-    if same_destinations(case, front, hidden) {
-        report.warning(path, format!("never reached: {why}; it says the same, so nothing is lost\n  Remove one of the two."));
-        return;
-    }
-    let names = |route: &Route| {
-        let shares = route.route.iter().zip(fractions(route)).filter(|(_, share)| *share > 0.0);
-        let shares =
-            shares.map(|(written, share)| format!("{} gets {}", name(written), percent(share)));
-        shares.collect::<Vec<_>>().join(" and ")
-    };
-    let is_split = front.route.len() == 1 && hidden.route.len() == 1;
-    let mut message = format!("never reached: {why}");
-    let mut is_told = false;
-    if is_split {
-        let (first, second) = (&front.route[0], &hidden.route[0]);
-        message.push_str(&format!(", so {} and {} nothing", names(front), name(second)));
-        let weighted = first.weight.is_some_and(|weight| weight < 100) || second.weight.is_some();
-        let (a, b) = match (first.weight, second.weight) {
-            (Some(a), Some(b)) if a + b == 100 => (a, b),
-            _ => (90, 10),
+impl Hidden<'_> {
+    fn report(&self, conditions: &[Vec<Condition>], says_the_same: bool, report: &mut Report<'_>) {
+        let Self { protocol, by, index, front, route: hidden } = *self;
+        let path = protocol.path(index);
+        let front_path = protocol.path(by.route);
+        let why = if conditions[by.route].iter().any(Condition::is_catch_all) {
+            format!("{front_path} takes every request")
+        } else if by.is_plain {
+            format!("{front_path} has the same match and takes these requests")
+        } else {
+            format!("{front_path} takes these requests and more")
         };
-        if weighted && by.is_plain {
-            is_told = true;
-            message.push_str(&format!(
+        if says_the_same {
+            report.warning(path, format!("never reached: {why}; it says the same, so nothing is lost\n  Remove one of the two."));
+            return;
+        }
+        let names = |route: &Route| {
+            let shares = route.route.iter().zip(fractions(route)).filter(|(_, share)| *share > 0.0);
+            let shares =
+                shares.map(|(written, share)| format!("{} gets {}", name(written), percent(share)));
+            shares.collect::<Vec<_>>().join(" and ")
+        };
+        let is_split = front.route.len() == 1 && hidden.route.len() == 1;
+        let mut message = format!("never reached: {why}");
+        let mut is_told = false;
+        if is_split {
+            let (first, second) = (&front.route[0], &hidden.route[0]);
+            message.push_str(&format!(", so {} and {} nothing", names(front), name(second)));
+            let weighted =
+                first.weight.is_some_and(|weight| weight < 100) || second.weight.is_some();
+            let (a, b) = match (first.weight, second.weight) {
+                (Some(a), Some(b)) if a + b == 100 => (a, b),
+                _ => (90, 10),
+            };
+            if weighted && by.is_plain {
+                is_told = true;
+                message.push_str(&format!(
                 "\n  A split is one route with two destinations: route: [{{destination: {}, weight: {a}}}, {{destination: {}, weight: {b}}}]",
                 target(first),
                 target(second)
             ));
+            }
         }
-    }
-    if !conditions[index].iter().any(|own| conditions[by.route].contains(own)) {
-        message.push_str(&format!(
-            "\n  Passes: {path} in front of {front_path}: the first match wins."
-        ));
-    } else if !is_told {
-        message.push_str(&format!(
-            "\n  Passes: a narrower match for {front_path}, or the object without this route."
-        ));
-    }
-    if by.is_plain {
-        let key = format!("{} {:?}", protocol.field(), hidden.targets());
-        report.violation(path, message, key, 0.0);
-    } else {
-        report.warning(path, message);
+        if !conditions[index].iter().any(|own| conditions[by.route].contains(own)) {
+            message.push_str(&format!(
+                "\n  Passes: {path} in front of {front_path}: the first match wins."
+            ));
+        } else if !is_told {
+            message.push_str(&format!(
+                "\n  Passes: a narrower match for {front_path}, or the object without this route."
+            ));
+        }
+        if by.is_plain {
+            let key = format!("{} {:?}", protocol.field(), hidden.targets());
+            report.violation(path, message, key, 0.0);
+        } else {
+            report.warning(path, message);
+        }
     }
 }
 
@@ -150,27 +231,37 @@ fn target(written: &crate::istio::RouteDestination) -> String {
     }
 }
 
-/// Whether two routes send the same shares to the same places, or both answer without a destination.
-fn same_destinations(case: &Case<'_>, a: &Route, b: &Route) -> bool {
-    let resolved = |route: &Route| {
-        let shares = fractions(route);
-        let own = route.route.iter().zip(shares).filter(|(_, share)| *share > 0.0).map(
-            |(written, share)| {
-                let domain = &case.world.mesh().domain;
-                let host = crate::istio::Host::resolve(
-                    &written.destination.host,
-                    &case.review.namespace,
-                    domain,
-                );
-                (host, written.destination.subset.clone(), (share * 1e6).round() as u64)
-            },
-        );
-        let mut own = own.collect::<Vec<_>>();
-        own.sort();
-        own
-    };
-    let answers = |route: &Route| {
-        (route.redirect.is_some(), route.direct_response.is_some(), route.delegate.is_some())
-    };
-    resolved(a) == resolved(b) && answers(a) == answers(b)
+/// What a route says: shares of resolved hosts and subsets, and how it answers without them.
+type Said = (Vec<(Host, String, u64)>, [bool; 3]);
+
+/// What the routes of a list say, each worked out once.
+struct Targets<'a> {
+    case: &'a Case<'a>,
+    routes: &'a [Route],
+    known: HashMap<usize, Said>,
+}
+
+impl Targets<'_> {
+    /// Whether two routes send the same shares to the same places, or both answer without a destination.
+    fn are_the_same(&mut self, a: usize, b: usize) -> bool {
+        for index in [a, b] {
+            if !self.known.contains_key(&index) {
+                let said = said(self.case, &self.routes[index]);
+                self.known.insert(index, said);
+            }
+        }
+        self.known.get(&a) == self.known.get(&b)
+    }
+}
+
+fn said(case: &Case<'_>, route: &Route) -> Said {
+    let carrying = route.route.iter().zip(fractions(route)).filter(|(_, share)| *share > 0.0);
+    let own = carrying.map(|(written, share)| {
+        let to = &written.destination;
+        let host = Host::resolve(&to.host, &case.review.namespace, &case.world.mesh().domain);
+        (host, to.subset.clone(), (share * 1e6).round() as u64)
+    });
+    let mut own = own.collect::<Vec<_>>();
+    own.sort();
+    (own, [route.redirect.is_some(), route.direct_response.is_some(), route.delegate.is_some()])
 }

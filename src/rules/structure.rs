@@ -1,20 +1,30 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::istio::{FieldPath, Protocol, Route, RouteDestination};
-use crate::policy::{Action, Case, Report, Rule, Stage};
+use crate::istio::{
+    FieldPath, Protocol, Re2Problem, Route, RouteDestination, StringMatch, check_re2,
+};
+use crate::policy::{Action, Case, Gravity, Report, Rule, Stage};
 
 /// An object that is broken for everyone is refused, whoever writes it.
 ///
-/// Refuses a destination without a host or with a host that can never be one (a wildcard, an IP address, characters no host
-/// has), a negative weight or one above 2147483647, several destinations whose weights add up to 0 or to more than
-/// 4294967295, an object without any route, and a route that neither routes nor redirects nor answers.
+/// Reads: hosts, weights, regular expressions and which fields are there. Nothing is looked up.
 ///
-/// The API server stores all of these. A tcp or tls route whose weights are all 0 makes istiod crash, again after every
-/// restart; an http route with a total of 0 or above 4294967295 makes Envoy refuse the route table of that port, so that later
-/// changes of other teams are lost too.
+/// Refuses a destination without a host or with a host that can never be one (`*`, an IP address, characters no host
+/// has), a negative weight or one above 2147483647, several destinations whose weights add up to 0 or to more than
+/// 4294967295, an object without any route, a route that neither routes nor redirects nor answers, and a regular expression that
+/// is none to RE2, the engine of Envoy: RE2's own grammar decides, not that of another engine, and an expression that only a
+/// newer RE2 may know is a warning.
+///
+/// Why: the API server stores all of these. A tcp or tls route whose weights are all 0 makes istiod crash, again after every
+/// restart; an http route with a total of 0 or above 4294967295, or with such an expression, makes Envoy refuse the route table
+/// of that port, so that later changes of other teams are lost too.
 ///
 /// Its action cannot be changed. What the stored object already had is a warning, so that a rollback of another route passes.
+///
+/// Refused: `match: [{uri: {regex: "^/(?!admin).*"}}]`, because RE2 has no look-ahead.
+///
+/// Passes: a route for `uri: {prefix: /admin}` in front of one without `match`.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub(super) struct Structure {}
@@ -40,6 +50,7 @@ impl Rule for Structure {
         for protocol in Protocol::ALL {
             for (index, route) in spec.routes(protocol).iter().enumerate() {
                 check_route(protocol, protocol.path(index), route, report);
+                check_expressions(&protocol.path(index), route, report);
             }
         }
     }
@@ -84,6 +95,97 @@ fn check_route(protocol: Protocol, path: FieldPath, route: &Route, report: &mut 
     report.violation(path.field("route"), format!("{what}\n  Passes: {next}."), key, 0.0);
 }
 
+/// The longest expression that Istio's own webhook takes, in bytes (`validation.go` `validateStringRegexp`).
+const LONGEST: usize = 1024;
+
+/// Every regular expression of a route.
+fn check_expressions(path: &FieldPath, route: &Route, report: &mut Report<'_>) {
+    for (at, alternative) in route.r#match.iter().enumerate() {
+        let path = || path.clone().field("match").index(at);
+        if let Some(StringMatch::Regex(regex)) = &alternative.uri {
+            check_expression(|| path().field("uri"), regex, report);
+        }
+        // Everywhere but in paths Istio takes a bare `*` for "present" (`route.go` `canBeConvertedToPresentMatch`).
+        let mut text = |value: &Option<StringMatch>, path: &dyn Fn() -> FieldPath| match value {
+            Some(StringMatch::Regex(regex)) if regex != "*" => {
+                check_expression(path, regex, report)
+            }
+            _ => {}
+        };
+        text(&alternative.scheme, &|| path().field("scheme"));
+        text(&alternative.method, &|| path().field("method"));
+        text(&alternative.authority, &|| path().field("authority"));
+        let maps = [
+            ("headers", &alternative.headers),
+            ("withoutHeaders", &alternative.without_headers),
+            ("queryParams", &alternative.query_params),
+        ];
+        for (field, map) in maps {
+            for (name, value) in map {
+                text(value, &|| path().field(field).field(name));
+            }
+        }
+    }
+    let rewrite = route.rewrite.as_ref().and_then(|rewrite| rewrite.uri_regex_rewrite.as_ref());
+    if let Some(rewrite) = rewrite {
+        let path = || path.clone().field("rewrite").field("uriRegexRewrite").field("match");
+        check_expression(path, &rewrite.r#match, report);
+    }
+    let origins = route.cors_policy.iter().flat_map(|cors| &cors.allow_origins).enumerate();
+    for (at, origin) in origins {
+        if let StringMatch::Regex(regex) = origin {
+            let path = || path.clone().field("corsPolicy").field("allowOrigins").index(at);
+            check_expression(path, regex, report);
+        }
+    }
+}
+
+fn check_expression(path: impl Fn() -> FieldPath, regex: &str, report: &mut Report<'_>) {
+    let all = "Envoy refuses the route table of this port, for all hosts";
+    let key = || format!("regex {regex}");
+    if regex.is_empty() {
+        let message = format!("the expression is empty: {all}\n  Passes: .* for everything.");
+        report.violation(path(), message, key(), 0.0);
+    } else if let Err(error) = check_re2(regex) {
+        let certain = error.problem.is_certain();
+        let consequence = if certain {
+            all
+        } else {
+            "unless Envoy's RE2 is newer, it refuses the route table of this port"
+        };
+        let next = match error.problem {
+            Re2Problem::Group => {
+                "a route in front of this one for what it is not to take: RE2 has no look-around."
+            }
+            _ => "an expression in RE2's syntax (https://github.com/google/re2/wiki/Syntax).",
+        };
+        let message = format!(
+            "RE2 does not take the expression {}: {error}; {consequence}\n  Passes: {next}",
+            shortened(regex)
+        );
+        if certain {
+            report.violation(path(), message, key(), 0.0);
+        } else {
+            report.advice(Gravity::WarnOnly, path(), message, key(), 0.0);
+        }
+    } else if regex.len() > LONGEST {
+        let message = format!(
+            "the expression has {} bytes; Istio's own webhook takes {LONGEST}\n  Passes: several alternatives in match with shorter ones.",
+            regex.len()
+        );
+        report.advice(Gravity::WarnOnly, path(), message, key(), 0.0);
+    }
+}
+
+/// An expression as a message quotes it.
+fn shortened(regex: &str) -> String {
+    const MOST: usize = 60;
+    match regex.char_indices().nth(MOST) {
+        Some((end, _)) => format!("{}...", &regex[..end]),
+        None => regex.to_owned(),
+    }
+}
+
 fn check_destination(path: FieldPath, written: &RouteDestination, report: &mut Report<'_>) {
     let host = written.destination.host.as_str();
     if let Some(what) = impossible(host) {
@@ -115,6 +217,8 @@ fn impossible(host: &str) -> Option<String> {
     if host.is_empty() {
         return Some("the destination names no host".to_owned());
     }
+    // With a name behind it, a ServiceEntry may be called so.
+    let host = host.strip_prefix("*.").filter(|rest| !rest.is_empty()).unwrap_or(host);
     if host.contains('*') {
         return Some(format!("{host:?} is a wildcard; a destination is one host"));
     }

@@ -1,21 +1,43 @@
+use std::collections::{BTreeSet, HashMap};
+
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::policy::words::{list, near_miss, percent};
-use crate::policy::{Action, Carried, Case, Destination, Reference, Report, Rule, Stage};
-use crate::world::{ANY_NAMESPACE, Client, Kind};
+use crate::istio::{DestinationRule, Host, Route};
+use crate::policy::words::{label_map, list, near_miss, percent};
+use crate::policy::{
+    Action, Asked, Carried, Case, Clients, Destination, Gravity, Reference, Report, Rule, Stage,
+    Why,
+};
+use crate::world::{ANY_NAMESPACE, Client, EffectiveRule, Kind};
+
+/// After this many clients with rules of their own no more are looked for in a review; they only earn a warning.
+const MOST_LOOKUPS: usize = 20_000;
 
 /// A subset that gets traffic is defined.
+///
+/// Reads: the host and the subset of each destination. Looks up the DestinationRules in force for the clients.
 ///
 /// Refuses a destination with a share above 0 whose subset no DestinationRule in force defines for the clients concerned: that
 /// share of the requests is answered with 503 (`cluster_not_found`), and nothing falls back to another subset.
 ///
-/// A DestinationRule is looked up as Istio does: in the client's namespace, the service's, then the root namespace; an exact
-/// host hides a wildcard; those of one namespace with equal `exportTo` act as one.
+/// A DestinationRule is looked up as Istio does, by the client and not by the VirtualService: in the client's namespace, the
+/// service's, then the root namespace; an exact host hides a wildcard; rules of one namespace act as one only where their
+/// `exportTo` is the same set; one with a `workloadSelector` takes the place of the others for the pods that it selects; one
+/// with the label `istio.io/rev` of another revision does not exist. The clients concerned are those anywhere in the mesh, those
+/// in the service's namespace, those that `exportTo`, `sourceNamespace` and `sourceLabels` name, and the pods that serve the
+/// Gateways named, wherever these run.
 ///
-/// Admitted with a warning: on a first install, where no endpoint of the host is ready yet; in a dry run, whose other objects
-/// the server does not have; where the subset was missing before and gets no more than it had; and for a lowering. Before
-/// anybody is refused the DestinationRules are read again from the API server.
+/// Admitted with a warning: where only clients lose whose own namespace has a DestinationRule that hides the subset; on a
+/// first install, where no endpoint of the host is ready yet; in a dry run, whose other objects the server does not have; where
+/// the subset was missing before and gets no more than it had; and for a lowering. Before anybody is refused the
+/// DestinationRules are read again from the API server.
+///
+/// Why: Istio makes no cluster for a subset that nobody defined, and takes the route all the same.
+///
+/// Refused: `v1: 90, v3: 10` where the DestinationRule defines v1 and v2.
+///
+/// Passes: first `subsets: [{name: v3, labels: {version: v3}}]` in the DestinationRule, then the same weights.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub(super) struct SubsetDefined {}
@@ -24,33 +46,115 @@ impl Rule for SubsetDefined {
     const ID: &'static str = "subset-defined";
     const ACTION: Action = Action::Deny;
     const STAGE: Stage = Stage::Traffic;
-    const READS: &'static [Kind] = &[Kind::DestinationRule, Kind::Service, Kind::ServiceEntry];
+    const READS: &'static [Kind] = &[
+        Kind::DestinationRule,
+        Kind::Service,
+        Kind::ServiceEntry,
+        Kind::Gateway,
+        Kind::Pod,
+        Kind::VirtualService,
+    ];
 
     fn check(&self, case: &Case<'_>, report: &mut Report<'_>) {
         let Some(change) = case.change else { return };
+        let users = case.clients();
+        let mut search = Search { case, rules: HashMap::new(), lookups: 0 };
         for carried in case.carried() {
             let destination = change.destinations.get(carried.destination);
             let subset = carried.written.destination.subset.as_str();
             if subset.is_empty() || case.world.host(&destination.host).is_none() {
                 continue;
             }
-            let lacks =
-                |client: &&Client| case.world.subset(&destination.host, subset, client).is_none();
-            let Some(client) = change.clients.iter().find(lacks) else { continue };
-            let message = message(case, &carried, destination, client);
-            report.lookup(
-                case.if_absent(carried.gravity),
-                carried.path(),
-                message,
-                rests_on(case, destination, client),
-            );
+            let (protocol, index) = carried.route();
+            let whole = Route::default();
+            let route = case.object.spec.routes(protocol).get(index).unwrap_or(&whole);
+            let lost = search.lost(&users, route, &destination.host, subset);
+            if let Some(first) = lost.first().and_then(|asked| asked.clients.first()) {
+                report.lookup(
+                    case.if_absent(carried.gravity),
+                    carried.path(),
+                    message(case, &carried, destination, &lost),
+                    rests_on(case, destination, first),
+                );
+            } else if carried.rises {
+                let hidden = search.hidden(&users, route, &destination.host, subset);
+                if !hidden.is_empty() {
+                    let message = hidden_message(case, &carried, destination, &hidden);
+                    report.lookup(Gravity::WarnOnly, carried.path(), message, Vec::new());
+                }
+            }
         }
+    }
+}
+
+/// What has been looked up for a review.
+struct Search<'a> {
+    case: &'a Case<'a>,
+    /// What everybody who is asked about uses for a host.
+    rules: HashMap<Host, HashMap<Client, Option<EffectiveRule<'a>>>>,
+    lookups: usize,
+}
+
+impl Search<'_> {
+    /// Those who take the route and find no such subset.
+    fn lost(
+        &mut self,
+        users: &[Clients<'_>],
+        route: &Route,
+        host: &Host,
+        subset: &str,
+    ) -> Vec<Asked> {
+        let mut lost = Vec::new();
+        for own in users {
+            for asked in own.of_route(route).iter() {
+                let lacks = asked.clients.iter().all(|client| self.lacks(client, host, subset));
+                if lacks && !lost.contains(asked) {
+                    lost.push(asked.clone());
+                }
+            }
+        }
+        lost
+    }
+
+    fn lacks(&mut self, client: &Client, host: &Host, subset: &str) -> bool {
+        let world = self.case.world;
+        if !self.rules.contains_key(host) {
+            self.rules.insert(host.clone(), HashMap::new());
+        }
+        let Some(of_host) = self.rules.get_mut(host) else { return false };
+        let rule = match of_host.get(client) {
+            Some(rule) => *rule,
+            None => *of_host.entry(client.clone()).or_insert(world.destination_rule(host, client)),
+        };
+        rule.is_none_or(|rule| rule.subset(subset).is_none())
+    }
+
+    /// Those who take the route and find no such subset because of rules in their own namespace.
+    fn hidden(
+        &mut self,
+        users: &[Clients<'_>],
+        route: &Route,
+        host: &Host,
+        subset: &str,
+    ) -> Vec<Client> {
+        let mut hidden = BTreeSet::new();
+        for own in users {
+            if self.lookups > MOST_LOOKUPS {
+                break;
+            }
+            let clients = own.with_own_rules(route, host);
+            self.lookups += clients.len();
+            let lacks = |client: &Client| self.case.world.subset(host, subset, client).is_none();
+            hidden.extend(clients.into_iter().filter(lacks));
+        }
+        hidden.into_iter().collect()
     }
 }
 
 fn rests_on(case: &Case<'_>, destination: &Destination, client: &Client) -> Vec<Reference> {
     let root = case.world.mesh().root_namespace.as_str();
-    let service = case.world.host_namespace(&destination.host).unwrap_or_default();
+    let host = target(case, &destination.host);
+    let service = case.world.host_namespace(&host).unwrap_or_default();
     let mut namespaces = vec![client.namespace.as_str(), service, root];
     namespaces.retain(|namespace| *namespace != ANY_NAMESPACE);
     namespaces.sort_unstable();
@@ -65,56 +169,201 @@ fn message(
     case: &Case<'_>,
     carried: &Carried<'_>,
     destination: &Destination,
-    client: &Client,
+    lost: &[Asked],
 ) -> String {
     let subset = carried.written.destination.subset.as_str();
-    let clients = match client.namespace.as_str() {
-        ANY_NAMESPACE => "in the mesh".to_owned(),
-        namespace => format!("in {namespace}"),
-    };
+    let host = &target(case, &destination.host);
+    let who = list(&losers(case, host, lost));
     let mut message = format!(
-        "{} would get 503: no DestinationRule that clients {clients} use defines subset {subset} of {}",
+        "{} would get 503: no DestinationRule that {who} use defines subset {subset} of {host}",
         percent(carried.share),
-        destination.host
     );
-    let rules = case.world.destination_rules(&destination.host, client);
-    let full = |rule: &crate::istio::DestinationRule| {
-        format!("{}/{}", rule.metadata.namespace, rule.metadata.name)
-    };
-    let defined =
-        rules.iter().flat_map(|rule| rule.spec.subsets.iter().map(|subset| subset.name.as_str()));
-    let defined = defined.collect::<Vec<_>>();
-    let names = list(&rules.iter().map(|rule| full(rule)).collect::<Vec<_>>());
-    if !rules.is_empty() {
-        let verb = if rules.len() == 1 { "defines" } else { "define" };
-        let what = list(&defined.iter().map(|&name| name.to_owned()).collect::<Vec<_>>());
-        let what = if defined.is_empty() { "no subset".to_owned() } else { what };
-        message.push_str(&format!("\n  DestinationRule {names} {verb} {what}."));
+    let Some(client) = lost.first().and_then(|asked| asked.clients.first()) else { return message };
+    if *host != destination.host {
+        let alias = &destination.host;
+        let domain = &case.world.mesh().domain;
+        let alias = alias.short(&case.review.namespace, domain);
+        message.push_str(&format!(", for which {alias} stands"));
     }
-    let elsewhere = case.world.rules_defining(&destination.host, subset);
-    if let Some(rule) = elsewhere.first() {
-        let why = match rules.last() {
-            None if rule.is_exported_to(&client.namespace) => format!(
-                "Istio does not look in namespace {} for these clients",
-                rule.metadata.namespace
-            ),
-            None => "its exportTo keeps it from these clients".to_owned(),
-            Some(instead) => format!("{} takes its place for these clients", full(instead)),
-        };
+    let used = case.world.destination_rule(host, client);
+    if let Some(used) = used {
+        message.push_str(&format!("\n  {}.", defines(used)));
+    }
+    let elsewhere = defined_elsewhere(case, host, subset, client);
+    if let Some((rule, why)) = &elsewhere {
         message.push_str(&format!("\n  {} does define {subset}, but {why}.", full(rule)));
     }
-    let add_to = rules.last().map(|rule| full(rule));
-    let next = match (near_miss(subset, defined.iter().copied()), add_to) {
+    let is_kept = |rule: &&DestinationRule| {
+        !is_exported(case, rule, client) && rule.spec.workload_selector.is_none()
+    };
+    let kept = elsewhere.map(|(rule, _)| rule).filter(is_kept);
+    let defined = used.into_iter().flat_map(EffectiveRule::subsets);
+    let defined = defined.map(|subset| subset.name.as_str());
+    let next = match (near_miss(subset, defined), used.and_then(|used| used.rules().next_back())) {
         (Some(meant), _) => format!("Did you mean {meant}?"),
         (None, Some(rule)) => {
-            format!("Passes: add subset {subset} to {rule} first, then send it traffic.")
+            format!("Passes: add subset {subset} to {} first, then send it traffic.", full(rule))
+        }
+        (None, None) if kept.is_some() => {
+            let none = kept.is_some_and(|rule| {
+                !rule.spec.export_to.is_empty()
+                    && case.world.mesh().default_destination_rule_export_to.is_empty()
+            });
+            format!(
+                "Passes: first an exportTo of {} that names these clients{}, then this.",
+                kept.map(full).unwrap_or_default(),
+                if none { ", or none at all" } else { "" }
+            )
         }
         (None, None) => format!(
-            "Passes: first a DestinationRule for {} in namespace {} that defines {subset}, then this.",
-            destination.host,
-            case.world.host_namespace(&destination.host).unwrap_or(&case.review.namespace)
+            "Passes: first a DestinationRule for {host} in namespace {} that defines {subset}, then this.",
+            case.world.host_namespace(host).unwrap_or(&case.review.namespace)
         ),
     };
     message.push_str(&format!("\n  {next}"));
     message
+}
+
+/// Those who lose, as messages say it.
+fn losers(case: &Case<'_>, host: &Host, lost: &[Asked]) -> Vec<String> {
+    let own = case.world.host_namespace(host).unwrap_or_default();
+    let is_general = lost.iter().any(|asked| asked.why == Why::Anywhere);
+    let is_of_own = |asked: &Asked| asked.clients.iter().any(|client| client.namespace == own);
+    let is_own_lost = lost.iter().any(|asked| asked.why == Why::Service && is_of_own(asked));
+    let name = |asked: &Asked| {
+        let client = asked.clients.first()?;
+        Some(match asked.why {
+            Why::Service if is_general => return None,
+            Why::Anywhere if !is_own_lost => in_place(client, &format!("outside {own}")),
+            _ => who(client),
+        })
+    };
+    lost.iter().filter_map(name).collect()
+}
+
+/// A DestinationRule that defines the subset, and why it does not help this client.
+fn defined_elsewhere<'a>(
+    case: &Case<'a>,
+    host: &Host,
+    subset: &str,
+    client: &Client,
+) -> Option<(&'a DestinationRule, String)> {
+    let rule = case.world.rules_defining(host, subset).into_iter().next()?;
+    let mesh = case.world.mesh();
+    let namespace = rule.metadata.namespace.as_str();
+    let used = case.world.destination_rule(host, client);
+    let is_asked = namespace == client.namespace
+        || namespace == mesh.root_namespace
+        || case.world.host_namespace(host) == Some(namespace);
+    let why = if !rule.metadata.is_in_revision(&mesh.revision) {
+        let revision = rule.metadata.labels.get("istio.io/rev").cloned().unwrap_or_default();
+        format!("its label istio.io/rev={revision} hides it from revision {}", mesh.revision)
+    } else if let Some(selector) = &rule.spec.workload_selector {
+        format!("only for pods in {namespace} with {}", label_map(&selector.match_labels))
+    } else if let Some(instead) = used.and_then(|used| used.rules().next_back()) {
+        let resolved = |of: &DestinationRule| {
+            Host::resolve(&of.spec.host, &of.metadata.namespace, &mesh.domain)
+        };
+        let are_apart = instead.metadata.namespace == namespace
+            && resolved(instead) == resolved(rule)
+            && instead.spec.workload_selector.is_none();
+        let why = if are_apart { ": Istio merges only rules with the same exportTo" } else { "" };
+        format!("{} takes its place for these clients{why}", full(instead))
+    } else if !rule.is_exported_to(&client.namespace) {
+        "its exportTo keeps it from these clients".to_owned()
+    } else if !is_exported(case, rule, client) {
+        "by the mesh's default it is private to its namespace".to_owned()
+    } else if is_asked {
+        "Istio merges it into a rule that these clients do not see".to_owned()
+    } else {
+        format!("Istio does not look in namespace {namespace} for these clients")
+    };
+    Some((rule, why))
+}
+
+fn hidden_message(
+    case: &Case<'_>,
+    carried: &Carried<'_>,
+    destination: &Destination,
+    hidden: &[Client],
+) -> String {
+    let (subset, host) = (carried.written.destination.subset.as_str(), &destination.host);
+    let clients = if hidden.iter().all(|client| client.labels.is_empty()) {
+        let namespaces = hidden.iter().map(|client| client.namespace.clone());
+        format!("clients in {}", list(&namespaces.collect::<Vec<_>>()))
+    } else {
+        list(&hidden.iter().map(who).collect::<Vec<_>>())
+    };
+    let used = hidden.first().and_then(|client| case.world.destination_rule(host, client));
+    let (instead, next) = match used {
+        Some(used) => {
+            let name = used.rules().next_back().map(full).unwrap_or_default();
+            (
+                format!("{}, and hides every other rule from them", defines(used)),
+                match hidden.len() {
+                    1 => format!(
+                        "Everybody else finds it. For these clients add subset {subset} to {name}."
+                    ),
+                    _ => format!(
+                        "Everybody else finds it. For these clients add subset {subset} to their own rules, such as {name}."
+                    ),
+                },
+            )
+        }
+        None => (
+            "A DestinationRule for selected pods of their namespace hides every other rule from them"
+                .to_owned(),
+            "Everybody else finds it.".to_owned(),
+        ),
+    };
+    format!(
+        "{} would get 503 for {clients}: they find no subset {subset} of {host}\n  {instead}.\n  {next}",
+        percent(carried.share),
+    )
+}
+
+/// The host whose DestinationRules count: what an ExternalName Service stands for, else the host itself.
+fn target(case: &Case<'_>, host: &Host) -> Host {
+    case.world.alias_target(host).unwrap_or_else(|| host.clone())
+}
+
+/// Whether `exportTo`, or the mesh's default for it, lets a client use a rule.
+fn is_exported(case: &Case<'_>, rule: &DestinationRule, client: &Client) -> bool {
+    let default = &case.world.mesh().default_destination_rule_export_to;
+    let is_private = rule.spec.export_to.is_empty() && default.iter().any(|to| to == ".");
+    rule.is_exported_to(&client.namespace)
+        && (!is_private || rule.metadata.namespace == client.namespace)
+}
+
+/// `DestinationRule shop/reviews defines v1 and v2`.
+fn defines(used: EffectiveRule<'_>) -> String {
+    let names = list(&used.rules().map(full).collect::<Vec<_>>());
+    let subsets = used.subsets().map(|subset| subset.name.clone()).collect::<Vec<_>>();
+    let subsets = if subsets.is_empty() { "no subset".to_owned() } else { list(&subsets) };
+    let verb = if used.rules().len() == 1 { "defines" } else { "define" };
+    format!("DestinationRule {names} {verb} {subsets}")
+}
+
+/// Clients as messages say it.
+fn who(client: &Client) -> String {
+    let namespace = match client.namespace.as_str() {
+        ANY_NAMESPACE => "the mesh",
+        namespace => namespace,
+    };
+    in_place(client, &format!("in {namespace}"))
+}
+
+fn in_place(client: &Client, place: &str) -> String {
+    match &client.gateway {
+        Some(gateway) if client.namespace == ANY_NAMESPACE => {
+            format!("the pods of gateway {gateway}")
+        }
+        Some(gateway) => format!("the pods of gateway {gateway} {place}"),
+        None if client.labels.is_empty() => format!("clients {place}"),
+        None => format!("clients {place} with {}", label_map(&client.labels)),
+    }
+}
+
+fn full(rule: &DestinationRule) -> String {
+    format!("{}/{}", rule.metadata.namespace, rule.metadata.name)
 }

@@ -7,11 +7,17 @@ use crate::policy::{Action, Case, Report, Rule, Stage, fractions};
 
 /// The weights of several destinations add up to 100.
 ///
-/// Istio takes any weights and divides by their sum, so `9` and `1` send 10 % where 1 % was meant, and a weight that is
+/// Reads: the weights of each route. Nothing is looked up.
+///
+/// Why: Istio takes any weights and divides by their sum, so `9` and `1` send 10 % where 1 % was meant, and a weight that is
 /// indented one step too far counts as 0. Almost always a sum other than 100 is a slip.
 ///
 /// A single destination gets everything whatever its weight, and is not judged. A sum that was wrong before this write and is
 /// not further off now is a warning.
+///
+/// Refused: `v1: 9, v2: 1`.
+///
+/// Passes: `v1: 99, v2: 1`.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub(super) struct WeightSum {

@@ -7,7 +7,7 @@ use arc_swap::ArcSwap;
 use futures::future::BoxFuture;
 
 use super::metrics::{LiveRead, Metrics};
-use crate::cluster::{Index, LiveReadError};
+use crate::cluster::{Index, LiveReadError, MOST_REQUESTS};
 use crate::policy::{Mode, Policies, Reference, Review, Verdict, evaluate};
 use crate::world::{Kind, World};
 
@@ -18,6 +18,9 @@ pub const CONFIRM_LIMIT: Duration = Duration::from_secs(1);
 pub trait WorldSource: Send + Sync + 'static {
     /// Judges with the world as it is now: short, synchronous, under a read lock.
     fn judge(&self, judge: &dyn Fn(&World) -> Verdict) -> Verdict;
+
+    /// How many requests it takes to read these references live.
+    fn cost(&self, references: &[Reference]) -> usize;
 
     /// Reads these references live and puts what it finds into the world.
     fn confirm<'a>(
@@ -39,6 +42,14 @@ pub enum ConfirmError {
     /// The API server did not answer in time.
     #[error("the API server did not answer a live read within {0:?}")]
     Slow(Duration),
+    /// What was read has shown that more must be read than one review may cost.
+    #[error(
+        "{needed} live reads more would be needed, and {MOST_REQUESTS} in all are the most for one write; what was read is known now"
+    )]
+    TooMany {
+        /// How many.
+        needed: usize,
+    },
 }
 
 /// A world that does not change: from files, in a demo, in a test.
@@ -48,6 +59,10 @@ pub struct StaticWorld(pub World);
 impl WorldSource for StaticWorld {
     fn judge(&self, judge: &dyn Fn(&World) -> Verdict) -> Verdict {
         judge(&self.0)
+    }
+
+    fn cost(&self, _: &[Reference]) -> usize {
+        0
     }
 
     fn confirm<'a>(&'a self, _: &'a [Reference]) -> BoxFuture<'a, Result<(), ConfirmError>> {
@@ -63,6 +78,10 @@ impl WorldSource for StaticWorld {
 impl WorldSource for Index {
     fn judge(&self, judge: &dyn Fn(&World) -> Verdict) -> Verdict {
         Index::judge(self, judge)
+    }
+
+    fn cost(&self, references: &[Reference]) -> usize {
+        Index::cost(self, references)
     }
 
     fn confirm<'a>(
@@ -135,12 +154,19 @@ impl Gate {
         let mut judged = self.judge(review);
         let mut confirmed = BTreeSet::new();
         let deadline = Instant::now() + self.confirm_limit;
+        let mut left = MOST_REQUESTS;
         // What is found may show the next thing that is missing; each reference is read once, so this ends.
         loop {
-            let references = judged.verdict.to_confirm(&confirmed);
-            if judged.verdict.allowed() || references.is_empty() {
+            if judged.verdict.allowed() {
                 return Ok(judged);
             }
+            // The one that costs least leaves most for the next round.
+            let open = judged.verdict.to_confirm(&confirmed).into_iter();
+            let open = open.map(|references| (self.world.cost(&references), references));
+            let Some((needed, references)) = open.min_by_key(|(needed, _)| *needed) else {
+                return Ok(judged);
+            };
+            left = left.checked_sub(needed).ok_or(ConfirmError::TooMany { needed })?;
             let read = tokio::time::timeout_at(deadline.into(), self.world.confirm(&references));
             let result = read.await.unwrap_or(Err(ConfirmError::Slow(self.confirm_limit)));
             metrics.live_read(match result {
@@ -158,7 +184,7 @@ impl Gate {
         let policies = self.policies.load();
         let in_force = RefCell::new((String::new(), Mode::default()));
         let verdict = self.world.judge(&|world| {
-            let policy = policies.in_force(review.object(), &review.namespace, world);
+            let policy = policies.in_force(review, world);
             in_force.replace((policy.name().to_owned(), policy.spec().mode));
             evaluate(policy, review, world)
         });

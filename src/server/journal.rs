@@ -1,16 +1,18 @@
 use super::gate::Judged;
 use super::metrics::Outcome;
 use crate::policy::{Mode, Review};
+use crate::world::Kind;
 
 /// One line for each verdict: loud where somebody was refused, or would have been had the policy meant it.
 pub(super) fn record(review: &Review, operation: &'static str, judged: &Judged) {
     let Judged { verdict, policy, mode } = judged;
     let (basis, dry_run) = (verdict.basis.name(), review.dry_run);
     let Review { namespace, name, user, .. } = review;
+    let kind = review.kind().map_or("", Kind::name);
     let outcome = Outcome::of(verdict);
     if outcome != Outcome::Deny && !verdict.would_deny {
         let verdict = outcome.name();
-        tracing::debug!(verdict, basis, operation, namespace, name, user, dry_run, "judged");
+        tracing::debug!(verdict, basis, operation, kind, namespace, name, user, dry_run, "judged");
         return;
     }
     let mut rules = verdict.findings.iter().map(|finding| finding.rule).collect::<Vec<_>>();
@@ -20,7 +22,8 @@ pub(super) fn record(review: &Review, operation: &'static str, judged: &Judged) 
     let reason = first.lines().next().unwrap_or_default();
     if outcome == Outcome::Deny {
         tracing::warn!(
-            operation, namespace, name, user, dry_run, rules, basis, policy, reason, "refused"
+            operation, kind, namespace, name, user, dry_run, rules, basis, policy, reason,
+            "refused"
         );
     } else {
         let mode = match mode {
@@ -30,6 +33,7 @@ pub(super) fn record(review: &Review, operation: &'static str, judged: &Judged) 
         };
         tracing::info!(
             operation,
+            kind,
             namespace,
             name,
             user,

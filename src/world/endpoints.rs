@@ -1,21 +1,42 @@
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
 use super::World;
+use super::entries::Machine;
 use super::labels::SetId;
-use super::pods::{PodSlot, Pods};
-use super::services::Slice;
-use crate::istio::{Host, Resolution, ServiceEntry};
+use super::nodes::{LocalityId, NodeId};
+use super::pods::{PodSlot, Seen};
+use super::services::{Service, ServicePort, Slice};
+use crate::istio::{Resolution, ServiceEntry};
 
-/// Endpoints that cannot be told apart by their labels.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum GroupId {
-    /// Pods with exactly these labels.
-    Labels(SetId),
-    /// The endpoint `index` that a ServiceEntry or a hand-written slice lists.
-    Listed {
-        /// Its place in the list.
-        index: usize,
-    },
+/// Endpoints that cannot be told apart by their labels, those that istiod adds included where somebody asks for them.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct GroupId {
+    /// The labels that they carry themselves; `None` for none.
+    pub(super) labels: Option<SetId>,
+    pub(super) locality: Option<LocalityId>,
+    pub(super) node: Option<NodeId>,
+}
+
+impl GroupId {
+    /// The same group where only `detail` is looked at.
+    fn coarse(self, detail: Detail) -> Self {
+        Self {
+            labels: self.labels,
+            locality: self.locality.filter(|_| detail > Detail::Labels),
+            node: self.node.filter(|_| detail > Detail::Places),
+        }
+    }
+}
+
+/// How finely endpoints are told apart: more groups than are asked for would cost time for nothing.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Detail {
+    #[default]
+    Labels,
+    /// By region, zone and subzone, too.
+    Places,
+    /// By Node, too.
+    Nodes,
 }
 
 /// Endpoints with equal labels, counted.
@@ -34,8 +55,9 @@ pub struct EndpointGroup {
 pub struct Endpoints {
     /// Sorted by id.
     pub groups: Vec<EndpointGroup>,
-    /// Ready endpoints whose Pod has not been seen yet: nobody can say whether a subset selects them.
+    /// Ready endpoints whose Pod, or its Node, has not been seen yet: nobody can say whether a subset selects them.
     pub unknown_ready: u32,
+    pub(super) detail: Detail,
 }
 
 impl Endpoints {
@@ -51,120 +73,215 @@ impl Endpoints {
 
     /// How many ready endpoints this and `other` have in common.
     pub fn common_ready(&self, other: &Self) -> u32 {
-        let ready = |groups: &[EndpointGroup], id| {
-            groups.iter().find(|group| group.id == id).map(|group| group.ready)
+        let detail = self.detail.min(other.detail);
+        let ready = |of: &Self| {
+            let mut ready: HashMap<GroupId, u32> = HashMap::new();
+            for group in &of.groups {
+                *ready.entry(group.id.coarse(detail)).or_default() += group.ready;
+            }
+            ready
         };
-        let both = self
-            .groups
-            .iter()
-            .filter_map(|own| ready(&other.groups, own.id).map(|theirs| own.ready.min(theirs)));
+        let theirs = ready(other);
+        let both = ready(self).into_iter().filter_map(|(id, own)| Some(own.min(*theirs.get(&id)?)));
         both.sum()
     }
 }
 
-pub(super) fn of_slices<'a>(
-    slices: impl Iterator<Item = &'a Slice> + Clone,
-    pods: &Pods,
-) -> Endpoints {
-    let has_ipv4 = slices.clone().any(|slice| !slice.is_ipv6);
-    let mut counts: HashMap<GroupId, (u32, u32)> = HashMap::new();
-    let mut unknown_ready = 0;
-    let mut listed = 0;
-    // While slices are rearranged a Pod stands in two of them for a moment; it is one endpoint, ready if either says so.
-    let mut of_pods: HashMap<PodSlot, bool> = HashMap::new();
-    let mut count = |id, is_ready: bool| {
-        let (ready, unready) = counts.entry(id).or_default();
-        *(if is_ready { ready } else { unready }) += 1;
-    };
-    for &(pod, is_ready) in
-        slices.filter(|slice| !(has_ipv4 && slice.is_ipv6)).flat_map(|slice| &slice.endpoints)
-    {
-        match pod {
-            Some(pod) => *of_pods.entry(pod).or_default() |= is_ready,
-            None => {
-                count(GroupId::Listed { index: listed }, is_ready);
-                listed += 1;
-            }
-        }
-    }
-    for (pod, is_ready) in of_pods {
-        match pods.labels(pod) {
-            Some(set) => count(GroupId::Labels(set), is_ready),
-            None => unknown_ready += u32::from(is_ready),
-        }
-    }
-    let groups =
-        counts.into_iter().map(|(id, (ready, unready))| EndpointGroup { id, ready, unready });
-    let mut groups = groups.collect::<Vec<_>>();
-    groups.sort_by_key(|group| group.id);
-    Endpoints { groups, unknown_ready }
+/// Endpoints with the same values for some labels, counted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LabelledCount {
+    /// The labels that were asked for and that they have.
+    pub labels: Vec<(String, String)>,
+    /// How many Istio sends requests to.
+    pub ready: u32,
+    /// How many are known and not ready.
+    pub unready: u32,
 }
 
-/// Only a static list without a selector says what is there; Kubernetes knows no health of it, so it counts as ready.
-pub(super) fn of_service_entry(entry: &ServiceEntry) -> Option<Endpoints> {
-    if entry.spec.resolution != Resolution::Static || entry.spec.workload_selector.is_some() {
-        return None;
-    }
-    let group = |index| EndpointGroup { id: GroupId::Listed { index }, ready: 1, unready: 0 };
-    Some(Endpoints {
-        groups: (0..entry.spec.endpoints.len()).map(group).collect(),
-        unknown_ready: 0,
-    })
-}
-
-/// Labels that istiod adds to endpoints by itself (`pilot/pkg/serviceregistry/util/label/label.go`); no Pod carries them.
+/// Labels that istiod adds to endpoints by itself (`pilot/pkg/serviceregistry/util/label/label.go`).
 pub(super) fn is_topology(label: &str) -> bool {
     label.starts_with("topology.kubernetes.io/")
         || label.starts_with("topology.istio.io/")
-        || label == "kubernetes.io/hostname"
+        || label == HOSTNAME
 }
 
-impl World {
-    /// The endpoints of `host` that carry all of `labels` and serve `port`, the number of one of its ports; `None` there asks
-    /// about every port. `None` where that is not known, for instance because a label is
-    /// one that istiod adds from the node.
-    pub fn selected(
-        &self,
-        host: &Host,
-        labels: &BTreeMap<String, String>,
-        _port: Option<i64>,
-    ) -> Option<Endpoints> {
-        let all = self.endpoints(host)?;
-        if labels.is_empty() {
-            return Some(all);
-        }
-        if labels.keys().any(|key| is_topology(key)) {
-            return None;
-        }
-        let query = self.labels.query(labels.iter());
-        let listed = match self.host(host) {
-            Some(super::HostKind::ServiceEntry(entry)) => entry.spec.endpoints.as_slice(),
-            _ => &[],
-        };
-        let carries = |group: &EndpointGroup| match group.id {
-            GroupId::Labels(set) => {
-                query.as_ref().is_some_and(|query| self.labels.satisfies(set, query))
-            }
-            GroupId::Listed { index } => listed.get(index).is_some_and(|endpoint| {
-                labels.iter().all(|(key, value)| endpoint.labels.get(key) == Some(value))
-            }),
-        };
-        let groups = all.groups.into_iter().filter(carries).collect();
-        Some(Endpoints { groups, unknown_ready: all.unknown_ready })
+pub(super) const HOSTNAME: &str = "kubernetes.io/hostname";
+
+/// A Pod with this label is being emptied, whatever the value, and gets no new requests (istiod's `PILOT_DRAINING_LABEL`).
+const DRAINING: &str = "istio.io/draining";
+
+/// Which of the ports of a host are asked about.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Port {
+    Number(i64),
+    Any,
+    /// An endpoint that serves none of them counts, too.
+    EvenNone,
+}
+
+impl Port {
+    pub(super) fn of(number: Option<i64>) -> Self {
+        number.map_or(Self::Any, Self::Number)
+    }
+}
+
+/// The same by the name that slices know.
+#[derive(Clone, Copy)]
+pub(super) enum Ports<'a> {
+    One(&'a str),
+    Any,
+    EvenNone,
+}
+
+/// Counts endpoints by group.
+pub(super) struct Tally<'a> {
+    world: &'a World,
+    detail: Detail,
+    counts: HashMap<GroupId, (u32, u32)>,
+    unknown_ready: u32,
+}
+
+impl<'a> Tally<'a> {
+    pub(super) fn new(world: &'a World, detail: Detail) -> Self {
+        Self { world, detail, counts: HashMap::new(), unknown_ready: 0 }
     }
 
-    /// How many Pods of `namespace` carry all of `labels` and are selected by no Service: perhaps by a slip in their labels.
-    pub fn stray_pods(&self, namespace: &str, labels: &BTreeMap<String, String>) -> u32 {
-        let Some(query) = self.labels.query(labels.iter()) else { return 0 };
-        let selectors =
-            self.services.of_namespace(namespace).filter(|service| !service.selector.is_empty());
-        let selectors = selectors
-            .filter_map(|service| self.labels.query(service.selector.iter()))
-            .collect::<Vec<_>>();
-        let is_stray = |set| {
-            self.labels.satisfies(set, &query)
-                && !selectors.iter().any(|query| self.labels.satisfies(set, query))
+    fn count(&mut self, id: GroupId, is_ready: bool) {
+        let (ready, unready) = self.counts.entry(id).or_default();
+        *(if is_ready { ready } else { unready }) += 1;
+    }
+
+    fn pod(&mut self, seen: Option<Seen>, is_ready: bool) {
+        let Some(Seen { labels, node, .. }) = seen else {
+            self.unknown_ready += u32::from(is_ready);
+            return;
         };
-        self.pods.count(namespace, is_stray)
+        let labels = Some(labels);
+        let mut id = GroupId { labels, ..GroupId::default() };
+        if self.detail > Detail::Labels {
+            let Some(node) = node else {
+                self.unknown_ready += u32::from(is_ready);
+                return;
+            };
+            id.locality = node.and_then(|node| self.world.nodes.locality_of(node));
+            id.node = node;
+        }
+        self.count(id.coarse(self.detail), is_ready);
+    }
+
+    fn machine(&mut self, machine: &Machine) {
+        let Machine { labels, locality, .. } = *machine;
+        let id = GroupId { labels: Some(labels), locality, node: None };
+        self.count(id.coarse(self.detail), true);
+    }
+
+    /// The endpoints in the slices of a Service, for one port or for several.
+    pub(super) fn slices(&mut self, service: &Service, ports: Ports<'_>) {
+        let of_port = |slice: &&Slice| match ports {
+            Ports::One(name) => slice.ports.iter().any(|own| own == name),
+            // A slice for none of the Service's ports makes no endpoint of it.
+            Ports::Any => {
+                service.ports.is_empty()
+                    || service.ports.iter().any(|port| slice.ports.contains(&port.name))
+            }
+            Ports::EvenNone => true,
+        };
+        let slices = self.world.services.slices(&service.namespace, &service.name).filter(of_port);
+        let has_ipv4 = slices.clone().any(|slice| !slice.is_ipv6);
+        // While slices are rearranged a Pod stands in two of them for a moment; it is one endpoint, ready if either says so.
+        let mut pods: HashMap<PodSlot, bool> = HashMap::new();
+        let mut addresses = HashMap::new();
+        for slice in slices.filter(|slice| !(has_ipv4 && slice.is_ipv6)) {
+            for &(pod, is_ready) in &slice.pods {
+                *pods.entry(pod).or_default() |= is_ready;
+            }
+            for &(address, is_ready) in &slice.addresses {
+                *addresses.entry(address).or_default() |= is_ready;
+            }
+        }
+        for (pod, is_ready) in pods {
+            self.pod(self.world.pods.seen(pod), is_ready);
+        }
+        for (address, is_ready) in addresses {
+            let mut owners = self.world.pods.with_address(&service.namespace, address);
+            match (owners.next(), owners.next()) {
+                (None, _) => self.count(GroupId::default(), is_ready),
+                (Some(owner), None) => self.pod(Some(owner), is_ready),
+                // Several Pods on the address of their Node: istiod takes any of them.
+                (Some(_), Some(_)) => self.pod(None, is_ready),
+            }
+        }
+    }
+
+    /// The WorkloadEntries that a Service selects.
+    ///
+    /// Source: `pilot/pkg/serviceregistry/kube/controller/controller.go` `serviceInstancesFromWorkloadInstances`.
+    pub(super) fn machines_of_service(&mut self, service: &Service, ports: Ports<'_>) {
+        if service.selector.is_empty() || service.is_headless {
+            return;
+        }
+        let Some(query) = self.world.labels.query(service.selector.iter()) else { return };
+        let asked = |own: &&ServicePort| match ports {
+            Ports::One(name) => own.name == name,
+            Ports::Any | Ports::EvenNone => true,
+        };
+        let targets =
+            service.ports.iter().filter(asked).map(|own| own.target.as_ref()).collect::<Vec<_>>();
+        for own in self.world.entries.healthy_workloads(&service.namespace) {
+            let serves =
+                |target: &Option<&String>| target.is_none_or(|name| own.ports.contains(name));
+            if !own.machine.is_only_for_dns
+                && self.world.labels.satisfies(own.machine.labels, &query)
+                && targets.iter().any(serves)
+            {
+                self.machine(&own.machine);
+            }
+        }
+    }
+
+    /// What a ServiceEntry lists or selects.
+    ///
+    /// Source: `pilot/pkg/serviceregistry/serviceentry/conversion.go` `services`.
+    pub(super) fn entry(&mut self, entry: &ServiceEntry) {
+        let is_dns = entry.spec.resolution == Resolution::Dns;
+        let Some(selector) = &entry.spec.workload_selector else {
+            let listed = self.world.entries.listed(entry);
+            // Without DNS a host name is no address to send anything to.
+            for own in listed.iter().filter(|own| is_dns || !own.is_only_for_dns) {
+                self.machine(own);
+            }
+            return;
+        };
+        let namespace = entry.metadata.namespace.as_str();
+        let Some(query) = self.world.labels.query(selector.labels.iter()) else { return };
+        let selects = |labels| self.world.labels.satisfies(labels, &query);
+        for own in self.world.entries.healthy_workloads(namespace) {
+            if (is_dns || !own.machine.is_only_for_dns) && selects(own.machine.labels) {
+                self.machine(&own.machine);
+            }
+        }
+        for seen in self.world.pods.of_namespace(namespace) {
+            if !selects(seen.labels) {
+                continue;
+            }
+            match seen.is_ready {
+                Some(true) => self.pod(Some(seen), true),
+                Some(false) => {}
+                None => self.unknown_ready += 1,
+            }
+        }
+    }
+
+    pub(super) fn finish(self) -> Endpoints {
+        let is_draining = |id: &GroupId| {
+            let value = id.labels.and_then(|set| self.world.labels.value(set, DRAINING));
+            value.is_some_and(|value| !value.is_empty())
+        };
+        let groups = self.counts.into_iter().filter(|(id, _)| !is_draining(id));
+        let mut groups = groups
+            .map(|(id, (ready, unready))| EndpointGroup { id, ready, unready })
+            .collect::<Vec<_>>();
+        groups.sort_by_key(|group| group.id);
+        Endpoints { groups, unknown_ready: self.unknown_ready, detail: self.detail }
     }
 }

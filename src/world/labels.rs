@@ -1,9 +1,10 @@
 use std::collections::{BTreeMap, HashMap};
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
 /// Counts how often a value is used and gives it a small number; the number is free again when nobody uses it.
 #[derive(Debug)]
-struct Interner<T> {
+pub(super) struct Interner<T> {
     ids: HashMap<Arc<T>, u32>,
     entries: Vec<Option<(Arc<T>, u32)>>,
     free: Vec<u32>,
@@ -17,7 +18,7 @@ impl<T> Default for Interner<T> {
 
 impl<T: std::hash::Hash + Eq> Interner<T> {
     /// The number of `value`, used once more; `true` where it is new.
-    fn acquire(&mut self, value: T) -> (u32, bool) {
+    pub(super) fn acquire(&mut self, value: T) -> (u32, bool) {
         if let Some(&id) = self.ids.get(&value) {
             if let Some((_, uses)) = &mut self.entries[id as usize] {
                 *uses += 1;
@@ -35,7 +36,7 @@ impl<T: std::hash::Hash + Eq> Interner<T> {
     }
 
     /// Used once less; gives the value back when that was the last use.
-    fn release(&mut self, id: u32) -> Option<Arc<T>> {
+    pub(super) fn release(&mut self, id: u32) -> Option<Arc<T>> {
         let (value, uses) = self.entries[id as usize].as_mut()?;
         *uses -= 1;
         if *uses > 0 {
@@ -48,8 +49,13 @@ impl<T: std::hash::Hash + Eq> Interner<T> {
         Some(value)
     }
 
-    fn get(&self, id: u32) -> Option<&T> {
+    pub(super) fn get(&self, id: u32) -> Option<&T> {
         self.entries.get(id as usize)?.as_ref().map(|(value, _)| value.as_ref())
+    }
+
+    /// How many values are in use.
+    pub(super) fn len(&self) -> usize {
+        self.ids.len()
     }
 
     fn find<Q: std::hash::Hash + Eq + ?Sized>(&self, value: &Q) -> Option<u32>
@@ -60,9 +66,19 @@ impl<T: std::hash::Hash + Eq> Interner<T> {
     }
 }
 
-/// The number of an interned set of labels.
+/// The number of an interned set of labels, counted from 1: an optional one takes no more space in a table of Pods.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct SetId(u32);
+pub(super) struct SetId(NonZeroU32);
+
+impl SetId {
+    fn of(at: u32) -> Self {
+        Self(NonZeroU32::MIN.saturating_add(at))
+    }
+
+    fn at(self) -> u32 {
+        self.0.get() - 1
+    }
+}
 
 /// Interned label sets with reference counts: Pods of one ReplicaSet share one entry, and an entry that nobody uses any
 /// more is gone, so that churn does not leak.
@@ -86,12 +102,12 @@ impl LabelSets {
                 self.pairs.release(pair);
             }
         }
-        SetId(id)
+        SetId::of(id)
     }
 
     /// The set is used once less.
     pub(super) fn release(&mut self, set: SetId) {
-        if let Some(pairs) = self.sets.release(set.0) {
+        if let Some(pairs) = self.sets.release(set.at()) {
             for &pair in pairs.iter() {
                 self.pairs.release(pair);
             }
@@ -100,11 +116,21 @@ impl LabelSets {
 
     /// The labels of a set, in no order that means anything.
     pub(super) fn pairs(&self, set: SetId) -> impl Iterator<Item = (&str, &str)> {
-        let pairs = self.sets.get(set.0).map(|pairs| &pairs[..]).unwrap_or_default();
+        let pairs = self.sets.get(set.at()).map(|pairs| &pairs[..]).unwrap_or_default();
         pairs
             .iter()
             .filter_map(|&pair| self.pairs.get(pair))
             .map(|(key, value)| (key.as_str(), value.as_str()))
+    }
+
+    /// The value of the label `key` in a set.
+    pub(super) fn value(&self, set: SetId, key: &str) -> Option<&str> {
+        self.pairs(set).find(|(own, _)| *own == key).map(|(_, value)| value)
+    }
+
+    /// The labels of a set as Kubernetes writes them.
+    pub(super) fn map(&self, set: SetId) -> BTreeMap<String, String> {
+        self.pairs(set).map(|(key, value)| (key.to_owned(), value.to_owned())).collect()
     }
 
     /// What to look for in a set to find all of `labels`; `None` where no set holds one of them.
@@ -118,13 +144,13 @@ impl LabelSets {
     /// Whether the set holds everything that `query` asks for.
     pub(super) fn satisfies(&self, set: SetId, query: &[u32]) -> bool {
         self.sets
-            .get(set.0)
+            .get(set.at())
             .is_some_and(|pairs| query.iter().all(|pair| pairs.binary_search(pair).is_ok()))
     }
 
     /// How many sets and pairs are in use.
     pub(super) fn sizes(&self) -> (usize, usize) {
-        (self.sets.ids.len(), self.pairs.ids.len())
+        (self.sets.len(), self.pairs.len())
     }
 }
 

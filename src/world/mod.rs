@@ -4,26 +4,43 @@
 //! (watches, a live read, files) is not known here.
 
 mod client;
+mod delegates;
 mod destination_rules;
 mod endpoints;
+mod entries;
+mod gateways;
+mod host_map;
 mod labels;
+mod merged;
 mod mesh;
+mod nodes;
 mod pods;
+mod references;
+mod routing;
+mod selection;
 mod services;
 mod table;
 mod virtual_services;
 mod workloads;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 pub use client::{ANY_NAMESPACE, Client};
-pub use endpoints::{EndpointGroup, Endpoints, GroupId};
+pub use delegates::NoDelegate;
+pub use destination_rules::{ChangedRules, Rules};
+pub use endpoints::{EndpointGroup, Endpoints, GroupId, LabelledCount};
+pub use merged::EffectiveRule;
 pub use mesh::Mesh;
+pub use nodes::Node;
+pub use routing::{ChangedRouting, Routing};
 pub use services::{EndpointSlice, HostKind, Service, ServicePort, SliceEndpoint};
-pub use virtual_services::full_gateway;
+pub use virtual_services::MESH;
 pub use workloads::{Age, Workload};
 
-use crate::istio::{DestinationRule, ServiceEntry, Timestamp, VirtualService};
+use crate::istio::{
+    DestinationRule, Gateway, ServiceEntry, Timestamp, VirtualService, WorkloadEntry,
+};
 
 /// The kinds of objects that the world is made of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -34,12 +51,18 @@ pub enum Kind {
     DestinationRule,
     /// `networking.istio.io` ServiceEntry.
     ServiceEntry,
+    /// `networking.istio.io` WorkloadEntry.
+    WorkloadEntry,
+    /// `networking.istio.io` Gateway.
+    Gateway,
     /// `v1` Service.
     Service,
     /// `discovery.k8s.io` EndpointSlice.
     EndpointSlice,
-    /// `v1` Pod: labels only.
+    /// `v1` Pod: labels, Node, address, and whether it is ready.
     Pod,
+    /// `v1` Node: labels only.
+    Node,
     /// `v1` Namespace: labels only.
     Namespace,
     /// `apps` Deployment: age and template labels.
@@ -54,13 +77,16 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 14] = [
         Self::VirtualService,
         Self::DestinationRule,
         Self::ServiceEntry,
+        Self::WorkloadEntry,
+        Self::Gateway,
         Self::Service,
         Self::EndpointSlice,
         Self::Pod,
+        Self::Node,
         Self::Namespace,
         Self::Deployment,
         Self::ReplicaSet,
@@ -74,9 +100,12 @@ impl Kind {
             Self::VirtualService => "VirtualService",
             Self::DestinationRule => "DestinationRule",
             Self::ServiceEntry => "ServiceEntry",
+            Self::WorkloadEntry => "WorkloadEntry",
+            Self::Gateway => "Gateway",
             Self::Service => "Service",
             Self::EndpointSlice => "EndpointSlice",
             Self::Pod => "Pod",
+            Self::Node => "Node",
             Self::Namespace => "Namespace",
             Self::Deployment => "Deployment",
             Self::ReplicaSet => "ReplicaSet",
@@ -95,19 +124,25 @@ pub enum Object {
     DestinationRule(Box<DestinationRule>),
     /// See [`ServiceEntry`].
     ServiceEntry(Box<ServiceEntry>),
+    /// See [`WorkloadEntry`].
+    WorkloadEntry(Box<WorkloadEntry>),
+    /// See [`Gateway`].
+    Gateway(Box<Gateway>),
     /// See [`Service`].
     Service(Service),
     /// See [`EndpointSlice`].
     EndpointSlice(EndpointSlice),
     /// See [`Pod`].
     Pod(Pod),
+    /// See [`Node`].
+    Node(Node),
     /// See [`Namespace`].
     Namespace(Namespace),
     /// See [`Workload`]; its kind is one of the four of `apps`.
     Workload(Workload),
 }
 
-/// The parts of a Pod that a verdict reads; whether it is ready, its EndpointSlices say.
+/// The parts of a Pod that a verdict reads; whether it is a ready endpoint of a Service, the EndpointSlices say.
 #[derive(Debug, Clone, Default)]
 pub struct Pod {
     /// `metadata.namespace`.
@@ -120,6 +155,19 @@ pub struct Pod {
     pub created: Option<Timestamp>,
     /// Whether another object controls it; a Pod that nobody controls is a workload of its own.
     pub is_controlled: bool,
+    /// What its status says; `None` where only its metadata was read, which changes nothing of what was known.
+    pub status: Option<PodStatus>,
+}
+
+/// Where a Pod runs and whether it answers.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PodStatus {
+    /// `spec.nodeName`, empty before it is scheduled; `None` where nobody has said.
+    pub node: Option<String>,
+    /// `status.podIP`.
+    pub ip: Option<IpAddr>,
+    /// It has an address, runs, is ready and is not on its way out: what a ServiceEntry's `workloadSelector` asks of it.
+    pub is_ready: bool,
 }
 
 /// The parts of a Namespace that a verdict reads.
@@ -136,6 +184,10 @@ pub struct Namespace {
 pub struct Statistics {
     /// Pods whose labels are known.
     pub pods: usize,
+    /// Nodes, those of which only a Pod has told included.
+    pub nodes: usize,
+    /// Different localities.
+    pub localities: usize,
     /// Pods that are kept, those of which only an EndpointSlice has told included.
     pub slots: usize,
     /// EndpointSlices.
@@ -154,8 +206,12 @@ pub struct World {
     is_blank: bool,
     namespaces: BTreeMap<String, BTreeMap<String, String>>,
     virtual_services: virtual_services::VirtualServices,
+    delegates: delegates::Delegates,
+    references: references::References,
     destination_rules: destination_rules::DestinationRules,
-    service_entries: table::Table<ServiceEntry>,
+    entries: entries::Entries,
+    nodes: nodes::Nodes,
+    gateways: gateways::Gateways,
     services: services::Services,
     labels: labels::LabelSets,
     pods: pods::Pods,
@@ -188,6 +244,17 @@ impl World {
         &self.mesh
     }
 
+    /// Changes the mesh-wide settings: names are completed, and rules merged, anew.
+    pub fn set_mesh(&mut self, mesh: Mesh) {
+        self.mesh = mesh;
+        for object in self.virtual_services.take() {
+            self.apply(Object::VirtualService(Box::new(object)));
+        }
+        for object in self.destination_rules.take() {
+            self.apply(Object::DestinationRule(Box::new(object)));
+        }
+    }
+
     /// Whether all objects of `kind` have been seen; before that, absence means nothing.
     pub fn knows(&self, kind: Kind) -> bool {
         self.listed.contains(&kind)
@@ -201,21 +268,32 @@ impl World {
     /// Puts an object in, or replaces the one of the same kind, namespace and name.
     pub fn apply(&mut self, object: Object) {
         match object {
-            Object::VirtualService(object) => self.virtual_services.apply(*object, &self.mesh),
+            Object::VirtualService(object) => {
+                self.delegates.apply(&object);
+                self.references.apply(&object, &self.mesh);
+                self.virtual_services.apply(*object, &self.mesh);
+            }
             Object::DestinationRule(object) => self.destination_rules.apply(*object, &self.mesh),
             Object::ServiceEntry(object) => {
-                let (namespace, name) =
-                    (object.metadata.namespace.clone(), object.metadata.name.clone());
-                self.service_entries.insert(&namespace, &name, *object);
+                self.entries.apply(*object, &mut self.labels, &mut self.nodes);
+            }
+            Object::WorkloadEntry(object) => {
+                self.entries.apply_workload(&object, &mut self.labels, &mut self.nodes);
             }
             Object::Service(object) => self.services.apply(object),
-            Object::EndpointSlice(object) => {
-                self.services.apply_slice(object, &mut self.pods, &mut self.labels)
+            Object::Gateway(object) => {
+                let (pods, labels) = (&self.pods, &self.labels);
+                let all = pods.iter().map(|(namespace, set)| (namespace, labels.map(set)));
+                self.gateways.apply(*object, all);
             }
+            Object::EndpointSlice(object) => self.services.apply_slice(object, &mut self.pods),
             Object::Pod(object) => {
-                self.pods.apply(&object, &mut self.labels);
+                self.leave_gateways(&object.namespace, &object.name);
+                self.gateways.add_pod(&object.namespace, &object.labels);
+                self.pods.apply(&object, &mut self.labels, &mut self.nodes);
                 self.workloads.apply_pod(object, &mut self.labels);
             }
+            Object::Node(object) => self.nodes.apply(&object),
             Object::Namespace(object) => {
                 self.namespaces.insert(object.name, object.labels);
             }
@@ -223,20 +301,30 @@ impl World {
         }
     }
 
-    /// Takes an object out; one that is not there is no error. A Namespace has no namespace.
+    /// Takes an object out; one that is not there is no error. A Namespace and a Node have no namespace.
     pub fn delete(&mut self, kind: Kind, namespace: &str, name: &str) {
         match kind {
-            Kind::VirtualService => self.virtual_services.delete(namespace, name),
-            Kind::DestinationRule => self.destination_rules.delete(namespace, name),
-            Kind::ServiceEntry => drop(self.service_entries.remove(namespace, name)),
-            Kind::Service => self.services.delete(namespace, name),
-            Kind::EndpointSlice => {
-                self.services.delete_slice(namespace, name, &mut self.pods, &mut self.labels)
+            Kind::VirtualService => {
+                self.delegates.delete(namespace, name);
+                self.references.delete(namespace, name);
+                self.virtual_services.delete(namespace, name);
             }
+            Kind::DestinationRule => self.destination_rules.delete(namespace, name, &self.mesh),
+            Kind::ServiceEntry => {
+                self.entries.delete(namespace, name, &mut self.labels, &mut self.nodes);
+            }
+            Kind::Gateway => self.gateways.delete(namespace, name),
+            Kind::WorkloadEntry => {
+                self.entries.delete_workload(namespace, name, &mut self.labels, &mut self.nodes);
+            }
+            Kind::Service => self.services.delete(namespace, name),
+            Kind::EndpointSlice => self.services.delete_slice(namespace, name, &mut self.pods),
             Kind::Pod => {
-                self.pods.delete(namespace, name, &mut self.labels);
+                self.leave_gateways(namespace, name);
+                self.pods.delete(namespace, name, &mut self.labels, &mut self.nodes);
                 self.workloads.delete(kind, namespace, name, &mut self.labels);
             }
+            Kind::Node => self.nodes.delete(name),
             Kind::Namespace => drop(self.namespaces.remove(name)),
             Kind::Deployment | Kind::ReplicaSet | Kind::StatefulSet | Kind::DaemonSet => {
                 self.workloads.delete(kind, namespace, name, &mut self.labels);
@@ -244,15 +332,18 @@ impl World {
         }
     }
 
-    /// Namespace (empty for Namespaces) and name of every object of `kind`: what a relist compares itself with.
+    /// Namespace (empty for Namespaces and Nodes) and name of every object of `kind`: what a relist compares itself with.
     pub fn names(&self, kind: Kind) -> Vec<(String, String)> {
         match kind {
             Kind::VirtualService => self.virtual_services.names(),
             Kind::DestinationRule => self.destination_rules.names(),
-            Kind::ServiceEntry => self.service_entries.names(),
+            Kind::ServiceEntry => self.entries.names(),
+            Kind::WorkloadEntry => self.entries.workload_names(),
+            Kind::Gateway => self.gateways.names(),
             Kind::Service => self.services.names(),
             Kind::EndpointSlice => self.services.slice_names(),
             Kind::Pod => self.pods.names(),
+            Kind::Node => self.nodes.names(),
             Kind::Namespace => {
                 self.namespaces.keys().map(|name| (String::new(), name.clone())).collect()
             }
@@ -262,12 +353,23 @@ impl World {
         }
     }
 
+    /// What the Gateways know of a Pod is no more.
+    fn leave_gateways(&mut self, namespace: &str, name: &str) {
+        if self.gateways.select_nothing() {
+            return;
+        }
+        if let Some(set) = self.pods.find(namespace, name) {
+            self.gateways.remove_pod(namespace, &self.labels.map(set));
+        }
+    }
+
     /// How much is kept.
     pub fn statistics(&self) -> Statistics {
         let (label_sets, label_pairs) = self.labels.sizes();
         let (pods, slots) = self.pods.sizes();
         let slices = self.services.slice_count();
-        Statistics { pods, slots, slices, label_sets, label_pairs }
+        let (nodes, localities) = self.nodes.sizes();
+        Statistics { pods, nodes, localities, slots, slices, label_sets, label_pairs }
     }
 
     /// The labels of a namespace; `None` where it is not known.
@@ -275,11 +377,8 @@ impl World {
         self.namespaces.get(namespace)
     }
 
-    /// The labels of an interned set, sorted by key.
+    /// The labels that the endpoints of a group carry themselves, in no order that means anything.
     pub fn labels(&self, group: GroupId) -> Vec<(&str, &str)> {
-        match group {
-            GroupId::Labels(set) => self.labels.pairs(set).collect(),
-            GroupId::Listed { .. } => Vec::new(),
-        }
+        group.labels.map(|set| self.labels.pairs(set).collect()).unwrap_or_default()
     }
 }

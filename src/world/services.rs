@@ -1,10 +1,10 @@
 use std::collections::{BTreeMap, HashMap};
+use std::net::IpAddr;
 
-use super::labels::LabelSets;
 use super::pods::{PodSlot, Pods};
 use super::table::Table;
-use super::{World, endpoints};
-use crate::istio::{Host, ServiceEntry, host_covers};
+use super::{Client, World};
+use crate::istio::{Host, ServiceEntry};
 
 /// The parts of a Service that a verdict reads.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -19,6 +19,12 @@ pub struct Service {
     pub ports: Vec<ServicePort>,
     /// `spec.externalName`, for `type: ExternalName` only.
     pub external_name: Option<String>,
+    /// `clusterIP: None`: sidecars connect to the address that the client chose, so subsets and weights mean nothing to them.
+    pub is_headless: bool,
+    /// `internalTrafficPolicy: Local`: a client reaches only endpoints on its own node.
+    pub is_node_local: bool,
+    /// The annotation `networking.istio.io/exportTo`; empty means the mesh default, which is everywhere.
+    pub export_to: Vec<String>,
 }
 
 /// One of a Service's ports.
@@ -28,6 +34,8 @@ pub struct ServicePort {
     pub number: i64,
     /// `name`; empty where there is only one.
     pub name: String,
+    /// `targetPort` where it is a name: a Pod or machine without a port of that name is no endpoint of this port.
+    pub target: Option<String>,
 }
 
 /// The parts of an EndpointSlice that a verdict reads.
@@ -41,7 +49,9 @@ pub struct EndpointSlice {
     pub service: String,
     /// `addressType: IPv6`; the same Pod is then listed a second time in an IPv4 slice of a dual-stack Service.
     pub is_ipv6: bool,
-    /// `endpoints`.
+    /// The names of `ports`, which are those of the Service's ports; empty for one without a name.
+    pub ports: Vec<String>,
+    /// `endpoints`, without those that are terminating: Istio does not even count them as unready.
     pub endpoints: Vec<SliceEndpoint>,
 }
 
@@ -50,6 +60,8 @@ pub struct EndpointSlice {
 pub struct SliceEndpoint {
     /// The Pod's name, where `targetRef` names one.
     pub pod: Option<String>,
+    /// `addresses[0]`; matters where no Pod is named.
+    pub address: Option<IpAddr>,
     /// Whether Istio sends it requests: `conditions.ready` is true or absent.
     pub ready: bool,
 }
@@ -58,7 +70,11 @@ pub struct SliceEndpoint {
 #[derive(Debug)]
 pub(super) struct Slice {
     pub(super) is_ipv6: bool,
-    pub(super) endpoints: Vec<(Option<PodSlot>, bool)>,
+    pub(super) ports: Box<[String]>,
+    /// Pods, and whether they are ready.
+    pub(super) pods: Box<[(PodSlot, bool)]>,
+    /// Addresses of which nobody says whose they are.
+    pub(super) addresses: Box<[(IpAddr, bool)]>,
 }
 
 /// Services and their EndpointSlices.
@@ -109,19 +125,26 @@ impl Services {
         self.slices.get(namespace, service).into_iter().flat_map(HashMap::values)
     }
 
-    pub(super) fn apply_slice(
-        &mut self,
-        slice: EndpointSlice,
-        pods: &mut Pods,
-        labels: &mut LabelSets,
-    ) {
-        let EndpointSlice { namespace, name, service, is_ipv6, endpoints } = slice;
+    pub(super) fn apply_slice(&mut self, slice: EndpointSlice, pods: &mut Pods) {
+        let EndpointSlice { namespace, name, service, is_ipv6, ports, endpoints } = slice;
         // First the new references, then the old ones away: Pods that stay keep their slot.
-        let kept = endpoints.iter().map(|endpoint| {
-            (endpoint.pod.as_deref().map(|pod| pods.refer(&namespace, pod)), endpoint.ready)
-        });
-        let kept = Slice { is_ipv6, endpoints: kept.collect() };
-        self.delete_slice(&namespace, &name, pods, labels);
+        let (mut named, mut addresses) = (Vec::new(), Vec::new());
+        for SliceEndpoint { pod, address, ready } in endpoints {
+            match (pod, address) {
+                (Some(pod), _) => named.push((pods.refer(&namespace, &pod), ready)),
+                (None, Some(address)) => addresses.push((address, ready)),
+                // A host name; Istio takes none from a slice.
+                (None, None) => {}
+            }
+        }
+        pods.want(&namespace, addresses.iter().map(|(address, _)| *address));
+        let kept = Slice {
+            is_ipv6,
+            ports: ports.into_boxed_slice(),
+            pods: named.into_boxed_slice(),
+            addresses: addresses.into_boxed_slice(),
+        };
+        self.delete_slice(&namespace, &name, pods);
         self.owners.insert(&namespace, &name, service.clone());
         match self.slices.get_mut(&namespace, &service) {
             Some(slices) => drop(slices.insert(name, kept)),
@@ -129,19 +152,12 @@ impl Services {
         }
     }
 
-    pub(super) fn delete_slice(
-        &mut self,
-        namespace: &str,
-        name: &str,
-        pods: &mut Pods,
-        _labels: &mut LabelSets,
-    ) {
+    pub(super) fn delete_slice(&mut self, namespace: &str, name: &str, pods: &mut Pods) {
         let Some(service) = self.owners.remove(namespace, name) else { return };
         let Some(slices) = self.slices.get_mut(namespace, &service) else { return };
-        for (pod, _) in slices.remove(name).into_iter().flat_map(|slice| slice.endpoints) {
-            if let Some(pod) = pod {
-                pods.release(pod, namespace);
-            }
+        if let Some(old) = slices.remove(name) {
+            old.pods.iter().for_each(|(pod, _)| pods.release(*pod, namespace));
+            pods.unwant(namespace, old.addresses.iter().map(|(address, _)| *address));
         }
         if slices.is_empty() {
             self.slices.remove(namespace, &service);
@@ -185,7 +201,8 @@ impl World {
         namespaces
     }
 
-    /// What `host` is; `None` where nobody serves it. A Service wins over a ServiceEntry of the same name.
+    /// What `host` is as a destination; `None` where no cluster of Envoy is called so. A Service wins over a ServiceEntry of the
+    /// same name, and the oldest ServiceEntry over the others. A wildcard host is another name than those that it covers.
     pub fn host(&self, host: &Host) -> Option<HostKind<'_>> {
         if let Some((name, namespace)) = host.service(&self.mesh.domain)
             && let Some(service) = self.services.get(namespace, name)
@@ -197,24 +214,63 @@ impl World {
                 HostKind::Service(service)
             });
         }
-        let covers = |entry: &&ServiceEntry| {
-            entry.spec.hosts.iter().any(|own| host_covers(own, host.as_str()))
-        };
-        let exact = |entry: &&ServiceEntry| entry.spec.hosts.iter().any(|own| own == host.as_str());
-        let best = self
-            .service_entries
-            .iter()
-            .filter(exact)
-            .min_by_key(|entry| &entry.metadata.creation_timestamp);
-        let best = best.or_else(|| {
-            self.service_entries.iter().filter(covers).min_by_key(|entry| &entry.metadata.name)
-        });
-        best.map(HostKind::ServiceEntry)
+        let found = self.entries.of_host(host.as_str());
+        found.into_iter().next().map(HostKind::ServiceEntry)
+    }
+
+    /// The host whose own routing serves requests for `host` where no VirtualService does: itself, or the wildcard of a
+    /// ServiceEntry that covers it.
+    pub fn plain_host(&self, host: &Host) -> Option<Host> {
+        if self.host(host).is_some() {
+            return Some(host.clone());
+        }
+        let wildcard = self.entries.wildcard_of(host.as_str())?;
+        Some(Host::resolve(wildcard, "", &self.mesh.domain))
+    }
+
+    /// The host that a Service of `type: ExternalName` stands for: its clusters and DestinationRules are the ones that count.
+    /// One step only, as `pilot/pkg/networking/core/route/route.go` `GetDestinationCluster` goes; `None` for any other host.
+    pub fn alias_target(&self, host: &Host) -> Option<Host> {
+        let Some(HostKind::Alias(service)) = self.host(host) else { return None };
+        // A host name with a dot is taken as it is, and so is one without.
+        service.external_name.as_deref().map(Host::literal)
     }
 
     /// The hosts of all ServiceEntries, in no order.
     pub fn service_entry_hosts(&self) -> impl Iterator<Item = &str> {
-        self.service_entries.iter().flat_map(|entry| entry.spec.hosts.iter().map(String::as_str))
+        self.entries.hosts()
+    }
+
+    /// The ServiceEntries that name `host`, the oldest first.
+    pub fn service_entries(&self, host: &Host) -> Vec<&ServiceEntry> {
+        self.entries.of_host(host.as_str())
+    }
+
+    /// Whether `host` is visible to `client`, as far as `exportTo` says: to one of its own namespace, to everybody, or to those
+    /// that it names. A host that is not known hides nothing.
+    ///
+    /// Source: `pilot/pkg/model/push_context.go` `IsServiceVisible`.
+    pub fn is_visible(&self, host: &Host, client: &Client) -> bool {
+        let sees = |export_to: &[String], namespace: &str| {
+            let default = self.mesh.default_service_export_to.as_slice();
+            let export_to = if export_to.is_empty() { default } else { export_to };
+            let names = |to: &String| {
+                to == "*"
+                    || (to == "." && client.namespace == namespace)
+                    || (!client.namespace.is_empty() && *to == client.namespace)
+            };
+            export_to.is_empty() || export_to.iter().any(names)
+        };
+        match self.host(host) {
+            Some(HostKind::Service(service) | HostKind::Alias(service)) => {
+                sees(&service.export_to, &service.namespace)
+            }
+            Some(HostKind::ServiceEntry(_)) => {
+                let mut all = self.entries.of_host(host.as_str()).into_iter();
+                all.any(|entry| sees(&entry.spec.export_to, &entry.metadata.namespace))
+            }
+            None => true,
+        }
     }
 
     /// The namespace whose objects speak for `host`: a Service's own, or its ServiceEntry's.
@@ -223,18 +279,6 @@ impl World {
             Some(HostKind::ServiceEntry(entry)) => Some(&entry.metadata.namespace),
             Some(HostKind::Service(service) | HostKind::Alias(service)) => Some(&service.namespace),
             None => host.service(&self.mesh.domain).map(|(_, namespace)| namespace),
-        }
-    }
-
-    /// The endpoints of `host`; `None` where Kubernetes does not know them: an alias, DNS, a selector over virtual machines.
-    pub fn endpoints(&self, host: &Host) -> Option<endpoints::Endpoints> {
-        match self.host(host)? {
-            HostKind::Service(service) => {
-                let slices = self.services.slices(&service.namespace, &service.name);
-                Some(endpoints::of_slices(slices, &self.pods))
-            }
-            HostKind::Alias(_) => None,
-            HostKind::ServiceEntry(entry) => endpoints::of_service_entry(entry),
         }
     }
 }

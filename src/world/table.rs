@@ -54,6 +54,11 @@ impl<T, K: Borrow<str> + Hash + Eq> Table<T, K> {
         self.0.get(namespace).into_iter().flatten()
     }
 
+    /// The namespaces with their objects, in no order.
+    pub(super) fn namespaces(&self) -> impl Iterator<Item = (&str, &HashMap<K, T>)> {
+        self.0.iter().map(|(namespace, objects)| (namespace.as_str(), objects))
+    }
+
     pub(super) fn names(&self) -> Vec<(String, String)> {
         let pairs = |(namespace, names): (&String, &HashMap<K, T>)| {
             names

@@ -1,104 +1,193 @@
-use std::collections::HashMap;
+use std::collections::BTreeSet;
+use std::sync::Arc;
 
+use super::host_map::HostMap;
 use super::table::Table;
-use super::{Mesh, World};
-use crate::istio::{Host, VirtualService};
+use super::{Client, Mesh, World};
+use crate::istio::{Host, Timestamp, VirtualService, full_gateway};
+
+/// What `gateways` calls the sidecars.
+pub const MESH: &str = "mesh";
 
 /// VirtualServices, also by host.
 #[derive(Debug, Default)]
 pub(super) struct VirtualServices {
-    objects: Table<Kept>,
-    by_host: HashMap<Host, Vec<(String, String)>>,
+    objects: Table<Arc<Kept>>,
+    /// By host in lower case; only those that have hosts and are of this revision. The oldest first.
+    by_host: HostMap<Vec<Arc<Kept>>>,
 }
 
 #[derive(Debug)]
-struct Kept {
+pub(super) struct Kept {
     object: VirtualService,
+    binding: Binding,
+}
+
+/// What a VirtualService is bound to, with names completed.
+#[derive(Debug)]
+pub(super) struct Binding {
     hosts: Vec<Host>,
+    gateways: Vec<String>,
+    export_to: ExportTo,
+    is_in_revision: bool,
+}
+
+/// A VirtualService with its binding: one of the world, or one that a write would put there.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Bound<'a> {
+    pub(super) object: &'a VirtualService,
+    pub(super) namespace: &'a str,
+    pub(super) name: &'a str,
+    pub(super) binding: &'a Binding,
+}
+
+/// Who sees a VirtualService.
+#[derive(Debug)]
+enum ExportTo {
+    Everybody,
+    Nobody,
+    Namespaces(BTreeSet<String>),
+}
+
+/// The order in which Istio tries the VirtualServices of a host: those for the client's own namespace only, those exported to it by
+/// name, those for everybody; in each class the oldest first.
+///
+/// Source: `pilot/pkg/model/virtualservice.go` `SelectVirtualServices`, `push_context.go` `VirtualServicesForGateway`.
+pub(super) type Turn<'a> = (Class, (Timestamp, &'a str, &'a str));
+
+/// See [`Turn`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Class {
+    Private,
+    Exported,
+    Public,
+}
+
+impl Binding {
+    pub(super) fn of(object: &VirtualService, namespace: &str, mesh: &Mesh) -> Self {
+        let spec = &object.spec;
+        let hosts = spec.hosts.iter().map(|host| Host::resolve(host, namespace, &mesh.domain));
+        let gateways = spec.gateways.iter().map(|gateway| full_gateway(gateway, namespace));
+        let gateways =
+            if spec.gateways.is_empty() { vec![MESH.to_owned()] } else { gateways.collect() };
+        let to = if spec.export_to.is_empty() {
+            &mesh.default_virtual_service_export_to
+        } else {
+            &spec.export_to
+        };
+        let named = |name: &str| to.iter().any(|to| to == name);
+        // Source: `push_context.go` `initVirtualServices`; `.` was replaced by the namespace before.
+        let export_to = if to.is_empty() || named("*") {
+            ExportTo::Everybody
+        } else if named("~") {
+            ExportTo::Nobody
+        } else {
+            let to = to.iter().map(|to| if to == "." { namespace } else { to });
+            ExportTo::Namespaces(to.map(str::to_owned).collect())
+        };
+        let is_in_revision = object.metadata.is_in_revision(&mesh.revision);
+        Self { hosts: hosts.collect(), gateways, export_to, is_in_revision }
+    }
+
+    /// Under which hosts it is found: a VirtualService's hosts are compared in lower case (`route.go`
+    /// `separateVSHostsAndServices`).
+    pub(super) fn keys(&self) -> BTreeSet<String> {
+        self.hosts.iter().map(|host| host.as_str().to_lowercase()).collect()
+    }
+
+    /// Whether it names exactly this host, in this case.
+    pub(super) fn names(&self, host: &str) -> bool {
+        self.hosts.iter().any(|own| own.as_str() == host)
+    }
+}
+
+impl Kept {
+    fn bound(&self) -> Bound<'_> {
+        let (namespace, name) = (&self.object.metadata.namespace, &self.object.metadata.name);
+        Bound { object: &self.object, namespace, name, binding: &self.binding }
+    }
+}
+
+impl<'a> Bound<'a> {
+    /// When it is this one's turn for `client`; `None` where the client does not see it.
+    pub(super) fn turn(self, client: &Client) -> Option<Turn<'a>> {
+        let gateway = client.gateway.as_deref().unwrap_or(MESH);
+        let Binding { gateways, export_to, is_in_revision, .. } = self.binding;
+        if !is_in_revision || !gateways.iter().any(|own| own == gateway) {
+            return None;
+        }
+        let class = match export_to {
+            ExportTo::Everybody => Class::Public,
+            ExportTo::Namespaces(to) if to.contains(&client.namespace) => {
+                if client.namespace == self.namespace { Class::Private } else { Class::Exported }
+            }
+            ExportTo::Namespaces(_) | ExportTo::Nobody => return None,
+        };
+        let (created, ..) = self.object.metadata.by_age();
+        Some((class, (created, self.name, self.namespace)))
+    }
+
+    pub(super) fn is(self, namespace: &str, name: &str) -> bool {
+        self.name == name && self.namespace == namespace
+    }
 }
 
 impl VirtualServices {
     pub(super) fn apply(&mut self, object: VirtualService, mesh: &Mesh) {
         let (namespace, name) = (object.metadata.namespace.clone(), object.metadata.name.clone());
         self.delete(&namespace, &name);
-        let hosts =
-            object.spec.hosts.iter().map(|host| Host::resolve(host, &namespace, &mesh.domain));
-        let hosts = hosts.collect::<Vec<_>>();
-        for host in &hosts {
-            self.by_host.entry(host.clone()).or_default().push((namespace.clone(), name.clone()));
+        let binding = Binding::of(&object, &namespace, mesh);
+        let kept = Arc::new(Kept { object, binding });
+        self.objects.insert(&namespace, &name, Arc::clone(&kept));
+        if !kept.binding.is_in_revision {
+            return;
         }
-        self.objects.insert(&namespace, &name, Kept { object, hosts });
+        for host in kept.binding.keys() {
+            let Some(named) = self.by_host.get_mut(&host) else {
+                self.by_host.insert(&host, vec![Arc::clone(&kept)]);
+                continue;
+            };
+            let age = kept.object.metadata.by_age();
+            let at = named.partition_point(|own| own.object.metadata.by_age() < age);
+            named.insert(at, Arc::clone(&kept));
+        }
     }
 
     pub(super) fn delete(&mut self, namespace: &str, name: &str) {
         let Some(object) = self.objects.remove(namespace, name) else { return };
-        for host in object.hosts {
+        for host in object.binding.keys() {
             let Some(named) = self.by_host.get_mut(&host) else { continue };
-            named.retain(|(at, own)| at != namespace || own != name);
+            named.retain(|own| !own.bound().is(namespace, name));
             if named.is_empty() {
                 self.by_host.remove(&host);
             }
         }
     }
 
+    /// All of them; nothing is left here.
+    pub(super) fn take(&mut self) -> Vec<VirtualService> {
+        let all = std::mem::take(self);
+        all.objects.iter().map(|kept| kept.object.clone()).collect()
+    }
+
     pub(super) fn names(&self) -> Vec<(String, String)> {
         self.objects.names()
+    }
+
+    /// The VirtualServices of `host` (in lower case) and of the wildcards that cover it, as [`HostMap::covering`] ranks them.
+    pub(super) fn covering<'a, 'h>(
+        &'a self,
+        host: &'h str,
+    ) -> impl Iterator<Item = (usize, Bound<'a>)> + use<'a, 'h> {
+        let keys = self.by_host.covering(host);
+        keys.flat_map(|(rank, named)| named.iter().map(move |kept| (rank, kept.bound())))
     }
 }
 
 impl World {
-    /// The VirtualService `name` of `namespace`.
+    /// The VirtualService `name` of `namespace`; one of another revision does not exist for Istio.
     pub fn virtual_service(&self, namespace: &str, name: &str) -> Option<&VirtualService> {
-        self.virtual_services.objects.get(namespace, name).map(|kept| &kept.object)
-    }
-
-    /// The VirtualService in force for `host` at `gateway` (`mesh` for clients in the mesh), leaving out the one that is
-    /// under review: private ones first, then the oldest.
-    ///
-    /// Source: `pilot/pkg/model/push_context.go` `initVirtualServices` (order), `httproute.go` (the first one wins).
-    pub fn in_force(
-        &self,
-        host: &Host,
-        gateway: &str,
-        except: (&str, &str),
-    ) -> Option<&VirtualService> {
-        let named = self.virtual_services.by_host.get(host)?.iter();
-        let others =
-            named.filter(|(namespace, name)| (namespace.as_str(), name.as_str()) != except);
-        let objects = others.filter_map(|(namespace, name)| self.virtual_service(namespace, name));
-        let seen = objects.filter(|object| {
-            // A private one is in force only for its own namespace, which is where the host's own VirtualService lives.
-            let to = &object.spec.export_to;
-            to.is_empty()
-                || object.metadata.namespace == except.0
-                || to.iter().any(|to| to == "*" || to == except.0)
-        });
-        let bound = seen.filter(|object| match gateway {
-            "mesh" => object.spec.is_for_mesh(),
-            gateway => object
-                .spec
-                .gateways
-                .iter()
-                .any(|own| full_gateway(own, &object.metadata.namespace) == gateway),
-        });
-        bound.min_by_key(|object| {
-            let metadata = &object.metadata;
-            let is_public = object.spec.export_to.is_empty()
-                || object.spec.export_to.iter().any(|to| to == "*");
-            (is_public, metadata.creation_timestamp, &metadata.name, &metadata.namespace)
-        })
-    }
-}
-
-/// A gateway's name with its namespace, as Istio completes it (`config.go` `ResolveGatewayName`).
-pub fn full_gateway(gateway: &str, namespace: &str) -> String {
-    match gateway.split_once('/') {
-        _ if gateway == "mesh" => gateway.to_owned(),
-        Some((".", name)) => format!("{namespace}/{name}"),
-        Some(_) => gateway.to_owned(),
-        None => match gateway.split_once('.') {
-            Some((name, rest)) => format!("{}/{name}", rest.split('.').next().unwrap_or(rest)),
-            None => format!("{namespace}/{gateway}"),
-        },
+        let kept = self.virtual_services.objects.get(namespace, name)?;
+        kept.binding.is_in_revision.then_some(&kept.object)
     }
 }

@@ -58,7 +58,7 @@ impl Workloads {
 
     /// A Pod that nobody controls is a workload of its own.
     pub(super) fn apply_pod(&mut self, pod: Pod, labels: &mut LabelSets) {
-        let Pod { namespace, name, labels: carried, created, is_controlled } = pod;
+        let Pod { namespace, name, labels: carried, created, is_controlled, .. } = pod;
         if is_controlled {
             return self.delete(Kind::Pod, &namespace, &name, labels);
         }

@@ -92,19 +92,22 @@ fn apply(world: &mut World, change: &Change) {
             namespace: NAMESPACES[*at].to_owned(),
             name: format!("p{name}"),
             labels: labels(*app, *version),
-            created: None,
             is_controlled: name % 2 == 0,
+            ..Pod::default()
         })),
         Change::NoPod { at, name } => world.delete(Kind::Pod, NAMESPACES[*at], &format!("p{name}")),
         Change::Slice { at, name, service, endpoints } => {
-            let endpoint =
-                |&(pod, ready): &(u8, bool)| SliceEndpoint { pod: Some(format!("p{pod}")), ready };
+            let endpoint = |&(pod, ready): &(u8, bool)| SliceEndpoint {
+                pod: Some(format!("p{pod}")),
+                ready,
+                ..SliceEndpoint::default()
+            };
             world.apply(Object::EndpointSlice(EndpointSlice {
                 namespace: NAMESPACES[*at].to_owned(),
                 name: format!("e{name}"),
                 service: format!("s{service}"),
-                is_ipv6: false,
                 endpoints: endpoints.iter().map(endpoint).collect(),
+                ..EndpointSlice::default()
             }));
         }
         Change::NoSlice { at, name } => {

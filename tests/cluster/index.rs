@@ -29,7 +29,7 @@ pub(crate) fn pod(name: &str, labels: &Value, version: u64) -> Value {
 }
 
 pub(crate) fn slice(name: &str, service: &str, pods: &[(&str, bool)], version: u64) -> Value {
-    let endpoint = |&(pod, ready): &(&str, bool)| json!({"targetRef": {"kind": "Pod", "name": pod}, "conditions": {"ready": ready}});
+    let endpoint = |&(pod, ready): &(&str, bool)| json!({"targetRef": {"kind": "Pod", "name": pod}, "conditions": {"ready": ready, "terminating": false}});
     json!({"metadata": {"namespace": "shop", "name": name, "resourceVersion": version.to_string(),
             "labels": {"kubernetes.io/service-name": service}},
         "addressType": "IPv4", "endpoints": pods.iter().map(endpoint).collect::<Vec<_>>()})

@@ -3,7 +3,7 @@ use std::time::{Duration, Instant};
 
 use kube::runtime::watcher::Event;
 use serde_json::{Value, json};
-use sluicegate::cluster::{Feed, Index, LiveReadError, Next};
+use sluicegate::cluster::{Feed, Index, LiveReadError, MOST_REQUESTS, Next};
 use sluicegate::policy::{Basis, Reference, Verdict};
 use sluicegate::world::{Kind, Mesh};
 
@@ -101,8 +101,8 @@ async fn what_is_gone_is_gone() {
     ];
     let index = index(&api, &old);
     let routes = Reference::VirtualServices { namespace: "shop".to_owned() };
-    let all = [service_reference("reviews"), rules("shop"), routes, Reference::ServiceEntries];
-    index.confirm(&all).await.expect("answers");
+    index.confirm(&[service_reference("reviews"), rules("shop")]).await.expect("answers");
+    index.confirm(&[routes, Reference::ServiceEntries]).await.expect("answers");
     index.read(|world| {
         assert!(world.service("shop", "reviews").is_none());
         assert!(world.service("shop", "ratings").is_some(), "was not asked for");
@@ -151,31 +151,30 @@ async fn no_answer_is_no_confirmation() {
 async fn requests_are_merged_and_few() {
     let api = Api::start(|_| Answer::Json(list(&[], 20))).await;
     let index = index(&api, &[(Kind::Service, service("a", 1)), (Kind::Service, service("b", 1))]);
-    let all = [
-        service_reference("a"),
-        service_reference("b"),
-        endpoints("a"),
-        endpoints("b"),
-        Reference::ServiceEntries,
-        rules("shop"),
-        rules("front"),
-        rules("istio-system"),
-    ];
+    // What a refusal for lack of an endpoint rests on, with two destinations, for clients in three namespaces.
+    let all =
+        [endpoints("a"), endpoints("b"), rules("shop"), rules("front"), rules("istio-system")];
+    assert_eq!(index.cost(&all), MOST_REQUESTS);
     index.confirm(&all).await.expect("fits");
     assert_eq!(
         selectors(&api.asked()),
         [
             "/api/v1/namespaces/shop/pods?labelSelector=app in (a,b)",
-            "/api/v1/namespaces/shop/services?",
             "/apis/discovery.k8s.io/v1/namespaces/shop/endpointslices?labelSelector=kubernetes.io/service-name in (a,b)",
             "/apis/networking.istio.io/v1/destinationrules?",
-            "/apis/networking.istio.io/v1/serviceentries?",
         ]
     );
+    let services = [service_reference("a"), service_reference("b"), Reference::ServiceEntries];
+    index.confirm(&services).await.expect("fits");
+    let asked = selectors(&api.asked());
+    assert_eq!(asked.len(), 5);
+    assert!(asked.contains(&"/api/v1/namespaces/shop/services?".to_owned()), "{asked:?}");
+    let routes = |namespace: &str| Reference::VirtualServices { namespace: namespace.to_owned() };
+    assert_eq!(index.cost(&[routes("shop"), routes("front")]), 1);
     let many =
-        (0..7).map(|i| Reference::Service { namespace: format!("n{i}"), name: "a".to_owned() });
+        (0..4).map(|i| Reference::Service { namespace: format!("n{i}"), name: "a".to_owned() });
     let error = index.confirm(&many.collect::<Vec<_>>()).await;
-    assert!(matches!(error, Err(LiveReadError::TooMany { needed: 7 })), "{error:?}");
+    assert!(matches!(error, Err(LiveReadError::TooMany { needed: 4 })), "{error:?}");
     assert_eq!(api.asked().len(), 5, "nobody was asked");
 }
 

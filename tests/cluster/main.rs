@@ -5,6 +5,8 @@ mod churn;
 mod files;
 mod index;
 mod live;
+mod members;
+mod mesh_config;
 mod watch;
 
 use std::collections::BTreeMap;

@@ -156,6 +156,110 @@ fn what_stands_beside_is_world_as_if_applied_together() {
     assert_eq!(desk.run(&["check", "all.yaml"]).code(), 0);
 }
 
+fn subsets(names: &[&str]) -> String {
+    let subsets = names.iter().map(|name| format!("{{name: {name}, labels: {{version: {name}}}}}"));
+    format!(
+        "apiVersion: networking.istio.io/v1\nkind: DestinationRule\nmetadata: {{name: reviews, namespace: shop}}\n\
+         spec: {{host: reviews, subsets: [{}]}}\n",
+        subsets.collect::<Vec<_>>().join(", ")
+    )
+}
+
+/// Kind, operation and whether it is admitted, of each write in the order in which they were judged.
+fn judged(answer: &Answer) -> Vec<(String, String, bool)> {
+    let json = answer.json();
+    let reviews = json["reviews"].as_array().expect("reviews");
+    let text = |value: &Value| value.as_str().expect("text").to_owned();
+    let one = |review: &Value| {
+        let allowed = review["allowed"].as_bool().expect("allowed");
+        (text(&review["object"]["kind"]), text(&review["operation"]), allowed)
+    };
+    reviews.iter().map(one).collect()
+}
+
+#[test]
+fn each_write_sees_those_before_it() {
+    let world = fs::read_to_string(WORLD).expect("the world");
+    let sequence = [split(100, 0), split(70, 30), split(40, 60), split(0, 100)].join("---\n");
+    let desk = Desk::with(&[("world.yaml", &world), ("all.yaml", &sequence)]);
+    let answer = desk.run(&["check", "--world", "world.yaml", "-o", "json", "all.yaml"]);
+    let verbs = judged(&answer).into_iter().map(|(_, verb, allowed)| (verb, allowed));
+    let update = || ("UPDATE".to_owned(), true);
+    let create = ("CREATE".to_owned(), true);
+    assert_eq!(verbs.collect::<Vec<_>>(), [create, update(), update(), update()]);
+    // In one write it is a jump.
+    let jump = [split(100, 0), split(0, 100)].join("---\n");
+    let desk = Desk::with(&[("world.yaml", &world), ("all.yaml", &jump)]);
+    assert_eq!(desk.run(&["check", "--world", "world.yaml", "all.yaml"]).code(), 1);
+}
+
+#[test]
+fn a_new_destination_rule_comes_before_what_names_it() {
+    let world = fs::read_to_string(WORLD).expect("the world");
+    let (before, rest) =
+        world.split_once("---\napiVersion: networking.istio.io/v1").expect("a rule");
+    let rest = rest.split_once("---\n").expect("more").1;
+    let desk = Desk::with(&[
+        ("world.yaml", &format!("{before}---\n{rest}")),
+        ("all.yaml", &format!("{}---\n{}", split(90, 10), subsets(&["v1", "v2"]))),
+    ]);
+    let answer = desk.run(&["check", "--world", "world.yaml", "-o", "json", "all.yaml"]);
+    assert_eq!(answer.code(), 0, "{}", answer.out());
+    let kinds = judged(&answer).into_iter().map(|(kind, _, _)| kind).collect::<Vec<_>>();
+    assert_eq!(kinds, ["DestinationRule", "VirtualService"]);
+}
+
+#[test]
+fn a_subset_may_go_after_its_share_and_not_before() {
+    let strip = subsets(&["v1"]);
+    let desk = Desk::with(&[
+        ("world/now.yaml", &split(90, 10)),
+        ("right.yaml", &[split(100, 0), strip.clone()].join("---\n")),
+        ("wrong.yaml", &[strip, split(100, 0)].join("---\n")),
+    ]);
+    let check =
+        |file: &str| desk.run(&["check", "--world", WORLD, "--world", "world", "-o", "json", file]);
+    let right = judged(&check("right.yaml")).into_iter().map(|(_, _, allowed)| allowed);
+    assert_eq!(right.collect::<Vec<_>>(), [true, true]);
+    let wrong = check("wrong.yaml");
+    assert_eq!(
+        judged(&wrong),
+        [
+            ("DestinationRule".to_owned(), "UPDATE".to_owned(), false),
+            ("VirtualService".to_owned(), "UPDATE".to_owned(), true),
+        ]
+    );
+    assert_eq!(wrong.json()["reviews"][0]["violations"][0]["rule"], "subset-in-use");
+}
+
+#[test]
+fn deletions_are_judged_one_after_the_other() {
+    let (route, rule) = (split(90, 10), subsets(&["v1", "v2"]));
+    let desk = Desk::with(&[
+        ("world/now.yaml", &route),
+        ("right.yaml", &[route.clone(), rule.clone()].join("---\n")),
+        ("wrong.yaml", &[rule.clone(), route.clone()].join("---\n")),
+        ("rule.yaml", &rule),
+    ]);
+    let check = |file: &str| {
+        desk.run(&["check", "--delete", "--world", WORLD, "--world", "world", "-o", "json", file])
+    };
+    let allowed = |file: &str| {
+        let judged = judged(&check(file)).into_iter();
+        judged.map(|(_, verb, allowed)| {
+            assert_eq!(verb, "DELETE");
+            allowed
+        })
+    };
+    assert_eq!(allowed("right.yaml").collect::<Vec<_>>(), [true, true]);
+    assert_eq!(allowed("wrong.yaml").collect::<Vec<_>>(), [false, true]);
+    assert_eq!(check("rule.yaml").code(), 1);
+    // What is given is taken for stored where nothing else is known of it.
+    let alone = desk.run(&["check", "--delete", "--world", WORLD, "right.yaml"]);
+    assert_eq!(alone.code(), 0, "{}{}", alone.out(), alone.err());
+    assert!(alone.out().starts_with("admitted: VirtualService shop/reviews (DELETE)\n"));
+}
+
 #[test]
 fn standard_input_lists_and_json_are_read() {
     let desk = Desk::with(&[("old.yaml", &split(99, 1))]);
@@ -268,6 +372,36 @@ fn a_dry_run_and_a_namespace_are_as_on_the_server() {
     let dry = desk.run(&[&arguments[..], &["--dry-run"]].concat());
     assert_eq!(dry.code(), 0, "{}", dry.out());
     assert!(dry.out().contains("warning: subset-defined"), "{}", dry.out());
+}
+
+#[test]
+fn what_istiod_was_told_comes_from_flags_and_from_its_config_map() {
+    let config = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: istio, namespace: istio-system}\n\
+        data: {mesh: \"defaultDestinationRuleExportTo: ['.']\"}\n";
+    let broken = config.replace("['.']", "[");
+    let old = split(100, 0);
+    let desk = Desk::with(&[
+        ("old.yaml", &old),
+        ("new.yaml", &split(90, 10)),
+        ("private/istio.yaml", config),
+        ("broken/istio.yaml", &broken),
+    ]);
+    let base = ["check", "--world", WORLD, "--old", "old.yaml", "new.yaml"];
+    let with = |more: &[&str]| desk.run(&[&base[..], more].concat());
+    assert_eq!(with(&[]).code(), 0, "{}", with(&[]).out());
+    let private = with(&["--world", "private"]);
+    assert_eq!(private.code(), 1, "{}", private.out());
+    assert!(private.out().contains("clients outside shop"), "{}", private.out());
+    let public = ["--world", "private", "--default-destination-rule-export-to", "*"];
+    assert_eq!(with(&public).code(), 0, "a flag wins: {}", with(&public).out());
+    // A ConfigMap of another revision says nothing.
+    let other = ["--world", "private", "--revision", "canary"];
+    assert_eq!(with(&other).code(), 0, "{}", with(&other).out());
+    let moved = ["--world", "private", "--istio-namespace", "infra"];
+    assert_eq!(with(&moved).code(), 0, "{}", with(&moved).out());
+    let broken = with(&["--world", "broken"]);
+    assert_eq!(broken.code(), 2, "{}", broken.out());
+    assert!(broken.err().contains("ConfigMap istio-system/istio"), "{}", broken.err());
 }
 
 #[test]

@@ -1,7 +1,12 @@
 //! Everything that needs neither a server nor a cluster: the rules of the house, what must hold for every write, and the
 //! command line.
 
+mod bounded;
 mod check;
+mod destination_rules;
 mod house;
+mod oracle;
 mod properties;
+mod re2;
 mod traps;
+mod virtual_services;

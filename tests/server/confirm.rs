@@ -19,6 +19,10 @@ enum Read {
     Hangs,
     /// Finds what was missing, and that the next thing is missing.
     FindsTheNext,
+    /// Finds one thing after the other, and always another one is missing.
+    FindsNoEnd,
+    /// Two things are missing, and what the first one costs is more than a review may.
+    FindsTheCheaper,
 }
 
 /// A world in which a reference is missing until it is read.
@@ -31,26 +35,32 @@ fn service(name: &str) -> Reference {
     Reference::Service { namespace: "shop".to_owned(), name: name.to_owned() }
 }
 
-fn missing(name: &str) -> Verdict {
-    Verdict::of(
-        Basis::Rules,
-        vec![Finding {
-            rule: "destination-exists",
-            action: Action::Deny,
-            path: FieldPath::spec(),
-            message: format!("no Service {name}"),
-            rests_on: vec![service(name)],
-        }],
-    )
+fn missing(names: &[&str]) -> Verdict {
+    let finding = |(at, name): (usize, &&str)| Finding {
+        rule: "destination-exists",
+        action: Action::Deny,
+        path: FieldPath::spec().index(at),
+        message: format!("no Service {name}"),
+        rests_on: vec![service(name)],
+    };
+    Verdict::of(Basis::Rules, names.iter().enumerate().map(finding).collect())
 }
+
+const ALL: [&str; 5] = ["first", "second", "third", "fourth", "fifth"];
 
 impl WorldSource for Stale {
     fn judge(&self, _: &dyn Fn(&World) -> Verdict) -> Verdict {
         match (self.read, self.reads.load(Ordering::SeqCst)) {
             (Read::FindsIt, 1) | (Read::FindsTheNext, 2) => Verdict::allow(Basis::Rules),
-            (Read::FindsTheNext, 1) => missing("second"),
-            _ => missing("first"),
+            (Read::FindsTheNext, 1) => missing(&["second"]),
+            (Read::FindsNoEnd, reads) => missing(&[ALL[reads]]),
+            (Read::FindsTheCheaper, _) => missing(&["dear", "first"]),
+            _ => missing(&["first"]),
         }
+    }
+
+    fn cost(&self, references: &[Reference]) -> usize {
+        if references == [service("dear")] { 4 } else { 1 }
     }
 
     fn confirm<'a>(
@@ -58,7 +68,7 @@ impl WorldSource for Stale {
         references: &'a [Reference],
     ) -> BoxFuture<'a, Result<(), ConfirmError>> {
         let before = self.reads.fetch_add(1, Ordering::SeqCst);
-        assert_eq!(references, [service(["first", "second"][before.min(1)])]);
+        assert_eq!(references, [service(ALL[before])]);
         match self.read {
             Read::Fails => Box::pin(async {
                 Err(ConfirmError::Unreadable("Service shop/first: connection refused".into()))
@@ -79,6 +89,8 @@ async fn nobody_is_refused_on_a_stale_answer() {
         (Read::FindsIt, 200, Some(true), "ok", 1),
         (Read::FindsTheNext, 200, Some(true), "ok", 2),
         (Read::FindsNothing, 200, Some(false), "ok", 1),
+        (Read::FindsNoEnd, 503, None, "ok", 3),
+        (Read::FindsTheCheaper, 200, Some(false), "ok", 1),
         (Read::Fails, 503, None, "error", 1),
         (Read::Hangs, 503, None, "timeout", 1),
     ] {
@@ -137,6 +149,10 @@ impl WorldSource for Fragile {
     fn judge(&self, _: &dyn Fn(&World) -> Verdict) -> Verdict {
         assert!(self.0.fetch_add(1, Ordering::SeqCst) > 0, "secret of the house");
         Verdict::allow(Basis::Rules)
+    }
+
+    fn cost(&self, references: &[Reference]) -> usize {
+        references.len()
     }
 
     fn confirm<'a>(&'a self, _: &'a [Reference]) -> BoxFuture<'a, Result<(), ConfirmError>> {

@@ -163,7 +163,7 @@ async fn what_is_not_ours_passes_and_a_foreign_kind_with_a_word() {
     for (field, value, is_noted) in [
         ("operation", json!("DELETE"), false),
         ("subResource", json!("status"), false),
-        ("resource", of("networking.istio.io", "destinationrules"), false),
+        ("resource", of("networking.istio.io", "serviceentries"), false),
         ("resource", of("", "pods"), true),
         ("resource", of("apps", "deployments"), true),
     ] {

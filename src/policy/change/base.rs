@@ -1,140 +1,341 @@
-use super::Base;
-use super::destinations::{Context, Destinations};
-use super::table::RouteTable;
-use crate::istio::{Host, Protocol, VirtualService};
-use crate::policy::review::Review;
-use crate::world::{HostKind, World, full_gateway};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
-/// Requests that one thing decided about before the write.
+use super::table::{Listed, Order};
+use crate::istio::{Host, Protocol, VirtualService, full_gateway};
+use crate::world::{ANY_NAMESPACE, ChangedRouting, Client, HostKind, MESH, World};
+
+/// The object under review: who it is, and what it says before and after the write.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Written<'a> {
+    pub(super) namespace: &'a str,
+    pub(super) name: &'a str,
+    pub(super) old: Option<&'a VirtualService>,
+    pub(super) new: Option<&'a VirtualService>,
+}
+
+/// Requests that are routed by the same VirtualServices, before the write and after it.
 #[derive(Debug)]
 pub(super) struct Audience<'a> {
-    pub(super) base: Base,
-    /// On a gateway the routes of all VirtualServices of a host are tried, catch-alls last: what was there stays in front.
-    ///
-    /// Source: `pilot/pkg/networking/core/gateway.go` (merge), `route.go` `SortVHostRoutes`.
-    pub(super) is_appended: bool,
-    /// The object that decided, where one did.
-    object: Option<(&'a VirtualService, &'a str)>,
-}
-
-/// Who decided before: for what the stored object is already bound to, that object; for hosts, gateways and clients that the
-/// write adds, the VirtualService in force for them, else the Service's own routing, else nobody.
-pub(super) fn audiences<'a>(
-    review: &'a Review,
-    new: &'a VirtualService,
-    world: &'a World,
-    is_blind: bool,
-) -> Vec<Audience<'a>> {
-    let mut found: Vec<Audience<'a>> = Vec::new();
-    let namespace = review.namespace.as_str();
-    let bound = Bound::of(new, namespace, world);
-    let old = review.old_object();
-    let was = old.map(|old| Bound::of(old, namespace, world));
-    if let (Some(old), Some(was)) = (old, &was)
-        && (was.hosts.iter().any(|host| bound.hosts.contains(host))
-            || (new.spec.is_delegate() && old.spec.is_delegate()))
-    {
-        found.push(Audience {
-            base: Base::Stored,
-            is_appended: false,
-            object: Some((old, namespace)),
-        });
-    }
-    for host in &bound.hosts {
-        for gateway in &bound.gateways {
-            let stays = was.as_ref().is_some_and(|was| {
-                was.hosts.contains(host)
-                    && was.gateways.contains(gateway)
-                    && (was.is_public || !bound.is_public)
-            });
-            if stays {
-                continue;
-            }
-            let added = added(host, gateway, (namespace, &review.name), world, is_blind);
-            if !found.iter().any(|known| known.base == added.base) {
-                found.push(added);
-            }
-        }
-    }
-    if new.spec.is_delegate() && found.is_empty() {
-        found.push(Audience { base: Base::Nothing, is_appended: false, object: None });
-    }
-    found
-}
-
-fn added<'a>(
-    host: &Host,
-    gateway: &str,
-    own: (&str, &str),
-    world: &'a World,
-    is_blind: bool,
-) -> Audience<'a> {
-    if is_blind {
-        return Audience { base: Base::Nothing, is_appended: false, object: None };
-    }
-    if let Some(object) = world.in_force(host, gateway, own) {
-        let base = Base::InForce(format!("{}/{}", object.metadata.namespace, object.metadata.name));
-        let object = Some((object, object.metadata.namespace.as_str()));
-        return Audience { base, is_appended: gateway != "mesh", object };
-    }
-    // Outside the mesh nobody serves a Service's host without a VirtualService.
-    let is_served = gateway == "mesh"
-        && matches!(world.host(host), Some(HostKind::Service(_) | HostKind::ServiceEntry(_)));
-    Audience {
-        base: if is_served { Base::Plain(host.clone()) } else { Base::Nothing },
-        is_appended: false,
-        object: None,
-    }
+    /// `mesh`, or the full name of a gateway.
+    pub(super) gateway: String,
+    /// What is tried before the write, in this order.
+    pub(super) before: Vec<Listed<'a>>,
+    /// What is tried after it.
+    pub(super) after: Vec<Listed<'a>>,
+    /// The host, where plain routing to it takes what no VirtualService takes.
+    pub(super) plain: Option<Host>,
+    /// What the write took away, where the object under review is no longer tried for these requests.
+    pub(super) gone: Option<&'static str>,
 }
 
 impl Audience<'_> {
-    /// The routes that decided; `None` where they have nothing to do with this protocol of the new object.
-    pub(super) fn table(
-        &self,
-        review: &Review,
-        protocol: Protocol,
-        is_written: bool,
-        destinations: &mut Destinations,
-        context: &Context<'_>,
-    ) -> Option<RouteTable> {
-        match (&self.base, self.object) {
-            (Base::Stored, Some((old, _))) => {
-                Some(RouteTable::of(&old.spec, protocol, &review.namespace, destinations, context))
-            }
-            (Base::InForce(_), Some((object, namespace))) if is_written => {
-                Some(RouteTable::of(&object.spec, protocol, namespace, destinations, context))
-            }
-            (Base::Plain(host), _) if is_written => {
-                Some(RouteTable::plain(destinations.add_resolved(host.clone(), "", context)))
-            }
-            (Base::Nothing, _) if is_written => Some(RouteTable::default()),
-            _ => None,
+    pub(super) fn order(&self, protocol: Protocol) -> Order {
+        match protocol {
+            Protocol::Http if self.gateway == MESH => Order::FirstWins,
+            Protocol::Http => Order::CatchAllsLast,
+            Protocol::Tls | Protocol::Tcp => Order::OneAfterTheOther,
         }
     }
+}
+
+/// All audiences that the write may concern, each once.
+#[derive(Debug, Default)]
+pub(super) struct Audiences<'a> {
+    pub(super) all: Vec<Audience<'a>>,
+    /// There were more than are compared.
+    pub(super) is_partial: bool,
+}
+
+/// More audiences than this differ only where thousands of hosts or roots each have further VirtualServices of their own.
+/// Beyond, only what the object itself says before and after is compared.
+const MOST_AUDIENCES: usize = 64;
+
+/// The VirtualServices as they are before the write and after it.
+#[derive(Debug)]
+pub(super) struct Routings<'a> {
+    before: ChangedRouting<'a>,
+    after: ChangedRouting<'a>,
+}
+
+impl<'a> Routings<'a> {
+    pub(super) fn of(Written { namespace, name, old, new }: Written<'a>, world: &'a World) -> Self {
+        Self {
+            before: world.with_virtual_service(old, namespace, name),
+            after: world.with_virtual_service(new, namespace, name),
+        }
+    }
+}
+
+/// Who is routed by the object under review, for what it is bound to before or after the write; for a delegate, what its roots
+/// are bound to.
+pub(super) fn audiences<'a>(
+    written: Written<'a>,
+    routings: &'a Routings<'a>,
+    world: &'a World,
+    is_blind: bool,
+) -> Audiences<'a> {
+    let mut found = Finder {
+        written,
+        routings,
+        world,
+        is_blind,
+        known: HashSet::new(),
+        read: HashMap::new(),
+        found: Audiences::default(),
+    };
+    let is_delegate =
+        |object: Option<&VirtualService>| object.is_some_and(|object| object.spec.is_delegate());
+    if is_delegate(written.old) || is_delegate(written.new) {
+        if is_blind || world.is_blank() {
+            found.directly();
+        } else {
+            for root in world.roots_of(written.namespace, written.name) {
+                found.bound(Written {
+                    namespace: &root.metadata.namespace,
+                    name: &root.metadata.name,
+                    old: Some(root),
+                    new: Some(root),
+                });
+            }
+        }
+    }
+    let with_hosts =
+        |object: Option<&'a VirtualService>| object.filter(|object| !object.spec.is_delegate());
+    found.bound(Written { old: with_hosts(written.old), new: with_hosts(written.new), ..written });
+    if found.found.is_partial {
+        found.directly();
+    }
+    found.found
+}
+
+struct Finder<'a> {
+    /// The object under review.
+    written: Written<'a>,
+    routings: &'a Routings<'a>,
+    world: &'a World,
+    is_blind: bool,
+    known: HashSet<Key>,
+    read: HashMap<usize, Reach>,
+    found: Audiences<'a>,
+}
+
+/// What an audience is told from others by.
+#[derive(PartialEq, Eq, Hash)]
+struct Key {
+    before: Vec<usize>,
+    after: Vec<usize>,
+    /// Only where several lists are merged differently, or a route asks for the gateway.
+    gateway: Option<String>,
+    plain: Option<Host>,
+}
+
+/// What of an object matters for telling audiences apart.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Reach {
+    /// Whether any `match` asks for a gateway.
+    names_gateways: bool,
+    /// Whether every list that it has holds a route for every proxy, so that nothing is tried behind it.
+    is_for_every_proxy: bool,
+    /// Which lists it has.
+    protocols: [bool; 3],
+}
+
+impl<'a> Finder<'a> {
+    /// Every host, gateway and kind of client that an object is bound to before the write or after it: the one under review, or
+    /// a root of it.
+    fn bound(&mut self, object: Written<'a>) {
+        let Written { namespace, old, new, .. } = object;
+        let (was, is) =
+            (Bound::of(old, namespace, self.world), Bound::of(new, namespace, self.world));
+        let gateways = both(&was.gateways, &is.gateways);
+        let clients = gateways.iter().map(|gateway| clients(object, gateway, self.world));
+        let clients = clients.collect::<Vec<_>>();
+        for host in &both(&was.hosts, &is.hosts) {
+            for (gateway, client) in gateways
+                .iter()
+                .zip(&clients)
+                .flat_map(|(gateway, all)| all.iter().map(move |own| (gateway, own)))
+            {
+                let before = self.tried(&self.routings.before, old, host, client);
+                let after = self.tried(&self.routings.after, new, host, client);
+                let has_it = |all: &[Listed<'a>], object: Option<&VirtualService>| {
+                    object.is_some_and(|own| all.iter().any(|any| std::ptr::eq(any.object, own)))
+                };
+                let is_routed = has_it(&after, new);
+                if !has_it(&before, old) && !is_routed {
+                    continue;
+                }
+                let gone = match new {
+                    _ if is_routed => None,
+                    None => Some("hosts"),
+                    Some(_) if !is.has_host(host) => Some("hosts"),
+                    Some(_) if !is.gateways.contains(gateway) => Some("gateways"),
+                    Some(_) => Some("exportTo"),
+                };
+                let plain = self.plain(host, gateway);
+                self.push(Audience { gateway: gateway.clone(), before, after, plain, gone });
+            }
+        }
+    }
+
+    /// What the object says before and after, whoever else is there.
+    fn directly(&mut self) {
+        let Written { namespace, old, new, .. } = self.written;
+        let bound = Bound::of(new.or(old), namespace, self.world);
+        let gateway = bound.gateways.first().cloned().unwrap_or_else(|| MESH.to_owned());
+        let listed = |object: Option<&'a VirtualService>| {
+            object.map(|object| self.listed(object)).into_iter().collect()
+        };
+        let (before, after) = (listed(old), listed(new));
+        self.found.all.push(Audience { gateway, before, after, plain: None, gone: None });
+    }
+
+    /// The VirtualServices that are tried for requests of `client` to `host`, in their order. While blind only `own` counts.
+    fn tried(
+        &self,
+        routing: &'a ChangedRouting<'a>,
+        own: Option<&'a VirtualService>,
+        host: &Host,
+        client: &Client,
+    ) -> Vec<Listed<'a>> {
+        if self.is_blind {
+            let gateway = client.gateway.as_deref().unwrap_or(MESH);
+            let bound = Bound::of(own, self.written.namespace, self.world);
+            let is_bound = bound.has_host(host) && bound.gateways.iter().any(|own| own == gateway);
+            let own = own.filter(|own| {
+                is_bound && self.world.is_exported(own, self.written.namespace, &client.namespace)
+            });
+            return own.map(|own| self.listed(own)).into_iter().collect();
+        }
+        let tried = routing.routing().virtual_services(host, client);
+        tried.into_iter().map(|object| self.listed(object)).collect()
+    }
+
+    fn listed(&self, object: &'a VirtualService) -> Listed<'a> {
+        let Written { namespace, name, old, new } = self.written;
+        let is_own = [old, new].into_iter().flatten().any(|own| std::ptr::eq(own, object));
+        let (namespace, name) = match is_own {
+            true => (namespace, name),
+            false => (object.metadata.namespace.as_str(), object.metadata.name.as_str()),
+        };
+        Listed { object, namespace, name, is_own }
+    }
+
+    /// In the mesh a Service's own routing takes what no VirtualService takes.
+    fn plain(&self, host: &Host, gateway: &str) -> Option<Host> {
+        if self.is_blind || gateway != MESH {
+            return None;
+        }
+        self.world.plain_host(host).filter(|plain| {
+            matches!(self.world.host(plain), Some(HostKind::Service(_) | HostKind::ServiceEntry(_)))
+        })
+    }
+
+    fn push(&mut self, audience: Audience<'a>) {
+        let id = |listed: &Listed<'_>| std::ptr::from_ref(listed.object) as usize;
+        let objects = audience.before.iter().chain(&audience.after);
+        let reaches = objects.map(|listed| self.reach(listed)).collect::<Vec<_>>();
+        let is_alone = audience.before.len().max(audience.after.len()) < 2;
+        let depends = !is_alone || reaches.iter().any(|reach| reach.names_gateways);
+        let is_closed = !audience.before.is_empty()
+            && !audience.after.is_empty()
+            && reaches
+                .iter()
+                .all(|reach| reach.is_for_every_proxy && reach.protocols == reaches[0].protocols);
+        let key = Key {
+            before: audience.before.iter().map(id).collect(),
+            after: audience.after.iter().map(id).collect(),
+            gateway: depends.then(|| audience.gateway.clone()),
+            plain: audience.plain.clone().filter(|_| !is_closed),
+        };
+        if self.known.contains(&key) {
+            return;
+        }
+        if self.known.len() >= MOST_AUDIENCES {
+            self.found.is_partial = true;
+            return;
+        }
+        self.known.insert(key);
+        self.found.all.push(audience);
+    }
+
+    fn reach(&mut self, listed: &Listed<'_>) -> Reach {
+        let id = std::ptr::from_ref(listed.object) as usize;
+        *self.read.entry(id).or_insert_with(|| {
+            let lists = Protocol::ALL.map(|protocol| listed.object.spec.routes(protocol));
+            let blocks = lists.iter().copied().flatten().flat_map(|route| &route.r#match);
+            let is_for_every_proxy = |routes: &&[crate::istio::Route]| {
+                routes.is_empty()
+                    || routes.iter().filter(|route| route.delegate.is_none()).any(|route| {
+                        route.r#match.is_empty()
+                            || route.r#match.iter().any(|block| {
+                                block.port.is_none()
+                                    && block.gateways.is_empty()
+                                    && block.source_labels.is_empty()
+                                    && block.source_namespace.is_empty()
+                            })
+                    })
+            };
+            Reach {
+                names_gateways: blocks.clone().any(|block| !block.gateways.is_empty()),
+                is_for_every_proxy: lists.iter().all(is_for_every_proxy),
+                protocols: lists.map(|routes| !routes.is_empty()),
+            }
+        })
+    }
+}
+
+/// The clients that may see different VirtualServices: one in any namespace, one in the object's own, and those that it is
+/// exported to by name. A gateway is a client where its pods are; in its own namespace where nobody knows them.
+fn clients(written: Written<'_>, gateway: &str, world: &World) -> Vec<Client> {
+    let mut namespaces = BTreeSet::new();
+    if let Some((namespace, name)) = gateway.split_once('/') {
+        namespaces.extend(world.gateway_pods(namespace, name).map(|(namespace, _)| namespace));
+        if namespaces.is_empty() {
+            namespaces.insert(namespace);
+        }
+    } else {
+        namespaces.extend([ANY_NAMESPACE, written.namespace]);
+        let objects = [written.old, written.new].into_iter().flatten();
+        let named = objects.flat_map(|object| &object.spec.export_to).map(String::as_str);
+        namespaces.extend(named.filter(|to| !matches!(*to, "*" | "." | "~")));
+    }
+    let gateway = (gateway != MESH).then(|| gateway.to_owned());
+    let client = |namespace| Client { gateway: gateway.clone(), ..Client::in_namespace(namespace) };
+    namespaces.into_iter().map(client).collect()
+}
+
+/// Everything of `a`, then what only `b` has, each once.
+fn both<T: Clone + Eq + std::hash::Hash>(a: &[T], b: &[T]) -> Vec<T> {
+    let mut seen = HashSet::new();
+    a.iter().chain(b).filter(|&one| seen.insert(one)).cloned().collect()
 }
 
 /// What an object is bound to, with full names.
 struct Bound {
     hosts: Vec<Host>,
+    host_set: HashSet<Host>,
     gateways: Vec<String>,
-    is_public: bool,
 }
 
 impl Bound {
-    fn of(object: &VirtualService, namespace: &str, world: &World) -> Self {
-        let hosts = object
-            .spec
-            .hosts
-            .iter()
-            .map(|host| Host::resolve(host, namespace, &world.mesh().domain));
+    fn of(object: Option<&VirtualService>, namespace: &str, world: &World) -> Self {
+        let Some(object) = object else {
+            return Self { hosts: Vec::new(), host_set: HashSet::new(), gateways: Vec::new() };
+        };
+        let domain = &world.mesh().domain;
+        let hosts = object.spec.hosts.iter().map(|host| Host::resolve(host, namespace, domain));
+        let hosts = hosts.collect::<Vec<_>>();
         let gateways = object.spec.gateways.iter().map(|gateway| full_gateway(gateway, namespace));
         let gateways = if object.spec.gateways.is_empty() {
-            vec!["mesh".to_owned()]
+            vec![MESH.to_owned()]
         } else {
             gateways.collect()
         };
-        let is_public =
-            object.spec.export_to.is_empty() || object.spec.export_to.iter().any(|to| to == "*");
-        Self { hosts: hosts.collect(), gateways, is_public }
+        Self { host_set: hosts.iter().cloned().collect(), hosts, gateways }
+    }
+
+    fn has_host(&self, host: &Host) -> bool {
+        self.host_set.contains(host)
     }
 }

@@ -54,6 +54,9 @@ impl<'a> Case<'a> {
         let mut found: BTreeMap<(Protocol, usize, usize), Carried<'a>> = BTreeMap::new();
         for flow in &change.flows {
             let Some(after) = &flow.after else { continue };
+            if !after.is_own {
+                continue;
+            }
             for share in after.shares.iter().filter(|share| share.fraction > NOTHING) {
                 let at = (flow.protocol, after.route, share.entry);
                 let written =
@@ -85,8 +88,7 @@ impl<'a> Case<'a> {
     }
 
     fn gravity(&self, change: &Change, flow: &Flow, destination: usize, rises: bool) -> Gravity {
-        let own =
-            flow.movements.iter().find(|moved| moved.destination == destination && moved.rises());
+        let own = flow.movement(destination).filter(|moved| moved.rises());
         let is_harmless = own.is_some_and(|moved| {
             moved.class.is_harmless()
                 || (moved.class == Class::Unknown

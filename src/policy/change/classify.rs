@@ -1,7 +1,10 @@
 use std::cmp::Ordering;
+use std::collections::{BTreeSet, HashMap, HashSet};
 
-use super::destinations::{Context, Destination, Destinations};
-use super::{Base, Flow, NOTHING, Side, Written};
+use super::destinations::{Context, Destinations};
+use super::kin::{self, Clan, Relations};
+use super::shares::Shares;
+use super::{Base, Flow, NOTHING, Since};
 use crate::policy::names::Role;
 
 /// A destination whose share of some requests changes.
@@ -53,81 +56,57 @@ impl Class {
     }
 }
 
-/// Fills in the movements of every flow.
+/// So many shares are weighed in all; beyond, only the greatest of each route. It takes thousands of routes in front of one with
+/// tens of thousands of destinations to get there.
+const MOST_WEIGHED: usize = 500_000;
+const GREATEST: usize = 64;
+
+/// Fills in the movements of every flow; says whether small shares were left out.
 pub(super) fn movements(
-    flows: &mut [Flow],
+    flows: &mut [&mut Flow],
     destinations: &mut Destinations,
     context: &Context<'_>,
-    written: Written,
-) {
+    written: Since,
+) -> bool {
     if !context.is_blind {
         add_hidden_subsets(flows, destinations, context);
     }
     destinations.settle_roles();
-    let (families, destinations) = (families(flows), &*destinations);
-    let kin = Kin { families, destinations, domain: &context.world.mesh().domain };
-    let wider = flows
-        .iter()
-        .filter(|flow| flow.condition.is_catch_all())
-        .filter_map(|flow| Some((flow.protocol, flow.base.clone(), flow.before.clone()?)))
-        .collect::<Vec<_>>();
+    let destinations = &*destinations;
+    let domain = &context.world.mesh().domain;
+    let lists = kin::distinct(flows.iter().map(|flow| &**flow));
+    let relations = Relations::new(&lists, destinations, domain);
+    let answers =
+        |shares: &Shares| shares.carrying().any(|share| !relations.is_dead(share.destination));
+    let answered = lists.iter().filter(|shares| answers(shares)).map(|shares| shares.id());
+    let answered = answered.collect::<HashSet<_>>();
+    let mut weighed = 0;
     for flow in flows {
+        flow.is_answered =
+            flow.before.as_ref().is_some_and(|before| answered.contains(&before.shares.id()));
         let (Some(before), Some(after)) = (&flow.before, &flow.after) else { continue };
         if before.shares == after.shares {
             continue;
         }
-        let answers = before.shares.iter().any(|share| share.fraction > NOTHING);
-        let wide = wider.iter().find(|(protocol, base, _)| {
-            *protocol == flow.protocol && *base == flow.base && flow.falls
-        });
-        let mixture = mixture(flow, before, after, destinations);
-        let shares = (0..destinations.len())
-            .map(|at| (effective(before, at, destinations), effective(after, at, destinations)));
-        let shares = shares.collect::<Vec<_>>();
-        let changed = |at: &usize| {
-            let (from, to) = shares[*at];
-            (to - from).abs() > NOTHING && (Some(*at) != mixture || after.share(*at) > NOTHING)
+        weighed += before.shares.len() + after.shares.len();
+        let (was, is) = if weighed <= MOST_WEIGHED {
+            (before.shares.clone(), after.shares.clone())
+        } else {
+            (before.shares.greatest(GREATEST), after.shares.greatest(GREATEST))
         };
-        let changed = (0..shares.len()).filter(changed).collect::<Vec<_>>();
-        let weighing = Weighing {
-            shares: &shares,
-            mixture,
-            destinations,
-            written,
-            kin: &kin,
-            wide: wide.map(|(_, _, side)| side),
-        };
-        let movements = changed.iter().map(|&at| {
-            let (from, to) = shares[at];
-            let class = if to > from { weighing.class(at) } else { Class::Stable };
-            let class = match class {
-                _ if to > from && !answers => Class::Addition,
-                Class::Canary | Class::Unknown | Class::Rollback
-                    if is_addition(flow, before, at, &kin) =>
-                {
-                    // What falls to an unchanged route because its own was removed is no shift to it.
-                    if flow.falls { Class::Stable } else { Class::Addition }
-                }
-                Class::Canary | Class::Unknown if weighing.is_evacuation(before, at) => {
-                    Class::Evacuation
-                }
-                class => class,
-            };
-            Movement { destination: at, from, to, class }
-        });
-        flow.movements = movements.collect();
+        flow.movements =
+            Weighing::new(flow, &was, &is, destinations, &relations, written).movements();
     }
+    weighed > MOST_WEIGHED
 }
 
 /// A destination that selects a whole host reaches subsets that no route names; they are compared, too.
-fn add_hidden_subsets(flows: &[Flow], destinations: &mut Destinations, context: &Context<'_>) {
-    let sides = flows.iter().flat_map(|flow| [&flow.before, &flow.after]).flatten();
-    let mut whole =
-        sides.flat_map(|side| &side.shares).map(|share| share.destination).collect::<Vec<_>>();
-    whole.sort_unstable();
-    whole.dedup();
-    whole
-        .retain(|&at| destinations.get(at).labels.as_ref().is_some_and(|labels| labels.is_empty()));
+fn add_hidden_subsets(flows: &[&mut Flow], destinations: &mut Destinations, context: &Context<'_>) {
+    let lists = kin::distinct(flows.iter().map(|flow| &**flow));
+    let is_whole =
+        |at: &usize| destinations.get(*at).labels.as_ref().is_some_and(|labels| labels.is_empty());
+    let whole = lists.into_iter().flat_map(Shares::destinations);
+    let whole = whole.filter(is_whole).collect::<BTreeSet<_>>();
     for at in whole {
         let host = destinations.get(at).host.clone();
         let rules = context.clients.iter();
@@ -140,65 +119,22 @@ fn add_hidden_subsets(flows: &[Flow], destinations: &mut Destinations, context: 
     }
 }
 
-/// The share of requests that reach what a destination selects, directly or through an overlapping one.
-fn effective(side: &Side, at: usize, destinations: &Destinations) -> f64 {
-    let carrying = side.shares.iter().filter(|share| share.fraction > 0.0);
-    let share = carrying
-        .map(|share| share.fraction * destinations.overlap(at, share.destination))
-        .sum::<f64>();
-    share.min(1.0)
-}
-
-/// Pairs of destinations that stand together in one weighted route, old or new.
-fn families(flows: &[Flow]) -> Vec<(usize, usize)> {
-    let sides = flows.iter().flat_map(|flow| [&flow.before, &flow.after]).flatten();
-    let mut pairs = sides
-        .flat_map(|side| {
-            side.shares
-                .iter()
-                .flat_map(|a| side.shares.iter().map(|b| (a.destination, b.destination)))
-        })
-        .filter(|(a, b)| a < b)
-        .collect::<Vec<_>>();
-    pairs.sort_unstable();
-    pairs.dedup();
-    pairs
-}
-
-/// Which destinations are versions or parts of one thing.
-struct Kin<'a> {
-    /// Pairs that stand together in a weighted route, sorted.
-    families: Vec<(usize, usize)>,
-    destinations: &'a Destinations,
-    domain: &'a str,
-}
-
-impl Kin<'_> {
-    /// Whether they are the same, stand together in a weighted route, or have hosts of one family.
-    fn are(&self, a: usize, b: usize) -> bool {
-        a == b
-            || self.families.binary_search(&(a.min(b), a.max(b))).is_ok()
-            || self.destinations.are_one_family(a, b, self.domain)
-    }
-}
-
-/// A route for requests that had none of their own, to something that is no version of what served them.
-fn is_addition(flow: &Flow, before: &Side, at: usize, kin: &Kin<'_>) -> bool {
-    let mut carrying = before.shares.iter().filter(|share| share.fraction > NOTHING);
-    !flow.existed && !carrying.any(|share| kin.are(at, share.destination))
-}
-
 /// The destination that is a mixture of versions and not one beside them: a whole Service, on plain routing or as the only
 /// destination of the stored route where the new one tells its subsets apart.
-fn mixture(flow: &Flow, before: &Side, after: &Side, destinations: &Destinations) -> Option<usize> {
-    let [one] = before.shares.as_slice() else { return None };
+fn mixture(
+    flow: &Flow,
+    before: &Shares,
+    after: &Shares,
+    destinations: &Destinations,
+) -> Option<usize> {
+    let [one] = &before[..] else { return None };
     let whole = destinations.get(one.destination);
     let tells_apart = || {
         whole.subset.is_empty()
             && whole.endpoints.is_some()
-            && after.share(one.destination) <= NOTHING
-            && !after.shares.is_empty()
-            && after.shares.iter().all(|own| destinations.get(own.destination).host == whole.host)
+            && after.of(one.destination) <= NOTHING
+            && !after.is_empty()
+            && after.iter().all(|own| destinations.get(own.destination).host == whole.host)
     };
     let is_mixture = match flow.base {
         Base::Plain(_) => true,
@@ -208,55 +144,146 @@ fn mixture(flow: &Flow, before: &Side, after: &Side, destinations: &Destinations
     is_mixture.then_some(one.destination)
 }
 
-/// Tells which side is stable, from roles, age and weight.
+/// Tells what happens to each destination of one flow, and which side is stable: from roles, age and weight.
 struct Weighing<'a> {
-    /// Before and after, by destination.
-    shares: &'a [(f64, f64)],
+    flow: &'a Flow,
+    before: &'a Shares,
+    after: &'a Shares,
+    /// What is reached before or after, sorted: destination, share before, share after.
+    shares: Vec<(usize, f64, f64)>,
     /// The destination that stands for plain routing.
     mixture: Option<usize>,
+    /// The destinations that are weighed against each other. On plain routing a subset that contains another one is a mixture
+    /// as well.
+    leaves: Vec<(usize, f64, f64)>,
+    /// Those of them that lose.
+    losers: Clan<'a>,
+    /// Those that carried something, as written.
+    carried: Clan<'a>,
     destinations: &'a Destinations,
-    written: Written,
-    kin: &'a Kin<'a>,
-    /// Who served what has no route of its own.
-    wide: Option<&'a Side>,
+    relations: &'a Relations,
+    written: Since,
 }
 
-impl Weighing<'_> {
-    fn class(&self, at: usize) -> Class {
+impl<'a> Weighing<'a> {
+    fn new(
+        flow: &'a Flow,
+        before: &'a Shares,
+        after: &'a Shares,
+        destinations: &'a Destinations,
+        relations: &'a Relations,
+        written: Since,
+    ) -> Self {
+        let (from, to) = (relations.effective(before), relations.effective(after));
+        let mut reached = from.keys().chain(to.keys()).copied().collect::<Vec<_>>();
+        reached.sort_unstable();
+        reached.dedup();
+        let share = |of: &HashMap<usize, f64>, at| of.get(&at).copied().unwrap_or(0.0);
+        let shares = reached.into_iter().map(|at| (at, share(&from, at), share(&to, at)));
+        let shares = shares.collect::<Vec<_>>();
+        let mixture = mixture(flow, before, after, destinations);
+        let mut leaves = shares.clone();
+        leaves.retain(|&(at, ..)| {
+            Some(at) != mixture && !(mixture.is_some() && relations.contains_another(at))
+        });
+        let losers = leaves.iter().filter(|(_, from, to)| *to < *from - NOTHING);
+        let losers = Clan::new(relations, losers.map(|(at, ..)| *at).collect());
+        let carried =
+            Clan::new(relations, before.carrying().map(|share| share.destination).collect());
+        Self {
+            flow,
+            before,
+            after,
+            shares,
+            mixture,
+            leaves,
+            losers,
+            carried,
+            destinations,
+            relations,
+            written,
+        }
+    }
+
+    fn movements(&self) -> Vec<Movement> {
+        let common = Common {
+            is_against_stable: self.losers.members().any(|at| self.role(at) == Some(Role::Stable)),
+            is_against_canaries: !self.losers.is_empty()
+                && self.losers.members().all(|at| self.role(at) == Some(Role::Canary)),
+            heaviest: self.heaviest(self.leaves.iter().map(|(at, ..)| *at)),
+            loser: self.heaviest(self.losers.members()),
+            rest: self
+                .mixture
+                .map_or(0.0, |_| 1.0 - self.leaves.iter().map(|(_, from, _)| from).sum::<f64>()),
+            alive: self.carried.members().filter(|&at| !self.relations.is_dead(at)).count(),
+        };
+        let changed = self.shares.iter().filter(|&&(at, from, to)| {
+            (to - from).abs() > NOTHING && (Some(at) != self.mixture || self.after.of(at) > NOTHING)
+        });
+        let moved = changed.map(|&(at, from, to)| Movement {
+            destination: at,
+            from,
+            to,
+            class: if to > from { self.rise(at, from, &common) } else { Class::Stable },
+        });
+        moved.collect()
+    }
+
+    fn rise(&self, at: usize, had: f64, common: &Common) -> Class {
+        if self.carried.is_empty() {
+            return Class::Addition;
+        }
+        match self.class(at, had, common) {
+            Class::Canary | Class::Unknown | Class::Rollback
+                if !self.flow.existed && !self.carried.has_kin_of(at) =>
+            {
+                // A route for requests that had none of their own, to something that is no version of what served them. But
+                // what falls to an unchanged route because its own was removed is no shift to it.
+                if self.flow.falls { Class::Stable } else { Class::Addition }
+            }
+            Class::Canary | Class::Unknown if self.is_evacuation(at, common) => Class::Evacuation,
+            class => class,
+        }
+    }
+
+    fn role(&self, at: usize) -> Option<Role> {
+        self.destinations.get(at).role
+    }
+
+    fn had(&self, at: usize) -> f64 {
+        let found = self.shares.binary_search_by_key(&at, |(own, ..)| *own);
+        found.map_or(0.0, |found| self.shares[found].1)
+    }
+
+    fn class(&self, at: usize, had: f64, common: &Common) -> Class {
         let own = self.destinations.get(at);
-        let had = self.shares[at].0;
         let takes_over = if had > NOTHING { Class::Stable } else { Class::Rollback };
         if self.mixture.is_some() && (own.labels.is_none() || own.endpoints.is_none()) {
             // Nobody knows how much of plain routing reaches what nobody has defined.
             return Class::Unknown;
         }
-        let losers =
-            self.others(at).filter(|&other| self.shares[other].1 < self.shares[other].0 - NOTHING);
-        let losers = losers.collect::<Vec<_>>();
         // A role is a part in one rollout: it says nothing against strangers.
-        let counts = || {
-            losers.is_empty()
-                || had > NOTHING
-                || losers.iter().any(|&other| self.kin.are(at, other))
-        };
+        let counts = || self.losers.is_empty() || had > NOTHING || self.losers.has_kin_of(at);
         match own.role.filter(|_| counts()) {
             Some(Role::Stable) => return Class::Stable,
             Some(Role::Canary) => return Class::Canary,
             None => {}
         }
-        let role = |role| move |&other: &usize| self.destinations.get(other).role == Some(role);
-        if losers.iter().any(role(Role::Stable)) {
+        if common.is_against_stable {
             return Class::Canary;
         }
-        if !losers.is_empty() && losers.iter().all(role(Role::Canary)) {
+        if common.is_against_canaries {
             return takes_over;
         }
-        let heaviest = self.heaviest(self.others(at));
-        let rest = self
-            .mixture
-            .map_or(0.0, |_| 1.0 - self.leaves().map(|leaf| self.shares[leaf].0).sum::<f64>());
-        let top = heaviest.map_or(0.0, |other| self.shares[other].0).max(rest);
-        let against = self.heaviest(losers.into_iter()).or(heaviest);
+        let heaviest = match common.heaviest {
+            Some(heaviest) if heaviest == at => {
+                let others = self.leaves.iter().map(|(other, ..)| *other);
+                self.heaviest(others.filter(|&other| other != at))
+            }
+            heaviest => heaviest,
+        };
+        let top = heaviest.map_or(0.0, |other| self.had(other)).max(common.rest);
+        let against = common.loser.or(heaviest);
         let age = against.and_then(|other| own.compare_age(self.destinations.get(other)));
         let version = against.and_then(|other| own.compare_versions(self.destinations.get(other)));
         let is_young = own.is_younger_than(self.written) && had <= NOTHING;
@@ -285,47 +312,24 @@ impl Weighing<'_> {
 
     /// The greater part of the requests without a route of their own went to it before.
     fn is_stable_elsewhere(&self, at: usize, against: Option<usize>) -> bool {
-        let (Some(wide), Some(against)) = (self.wide, against) else { return false };
+        let (Some(wide), Some(against)) = (&self.flow.wide, against) else { return false };
         wide.share(at) > wide.share(against) + NOTHING
     }
 
     /// The side that loses is dead, and the one that gains is alive.
-    fn is_evacuation(&self, before: &Side, at: usize) -> bool {
-        let carrying = before
-            .shares
-            .iter()
-            .filter(|share| share.fraction > NOTHING && share.destination != at);
-        let mut carrying =
-            carrying.map(|share| self.destinations.get(share.destination)).peekable();
-        let alive = self
-            .destinations
-            .get(at)
-            .endpoints
-            .as_ref()
-            .is_some_and(|endpoints| endpoints.ready() > 0);
-        alive && carrying.peek().is_some() && carrying.all(Destination::is_dead)
-    }
-
-    /// The destinations that are weighed against each other. On plain routing a subset that contains another one is a mixture
-    /// as well.
-    fn leaves(&self) -> impl Iterator<Item = usize> {
-        let contains_another = |at: usize| {
-            self.mixture.is_some()
-                && (0..self.shares.len()).any(|other| self.destinations.contains(at, other))
-        };
-        (0..self.shares.len()).filter(move |&at| Some(at) != self.mixture && !contains_another(at))
-    }
-
-    fn others(&self, at: usize) -> impl Iterator<Item = usize> {
-        self.leaves().filter(move |&other| other != at)
+    fn is_evacuation(&self, at: usize, common: &Common) -> bool {
+        let carries = self.before.of(at) > NOTHING;
+        let others = self.carried.members().count() - usize::from(carries);
+        // This one is alive: where it carries, it is one of those that are counted.
+        self.relations.is_alive(at) && others > 0 && common.alive == usize::from(carries)
     }
 
     /// The one that carried most.
     fn heaviest(&self, of: impl Iterator<Item = usize>) -> Option<usize> {
-        let carrying = of.filter(|&at| self.shares[at].0 > NOTHING);
+        let carrying = of.filter(|&at| self.had(at) > NOTHING);
         // Of equals the older one speaks for all of them.
         carrying.reduce(|a, b| {
-            let (x, y) = (self.shares[a].0, self.shares[b].0);
+            let (x, y) = (self.had(a), self.had(b));
             let older = || {
                 self.destinations.get(b).compare_age(self.destinations.get(a))
                     == Some(Ordering::Less)
@@ -333,4 +337,18 @@ impl Weighing<'_> {
             if y > x + NOTHING || ((x - y).abs() <= NOTHING && older()) { b } else { a }
         })
     }
+}
+
+/// What is the same for every destination of a flow that rises.
+struct Common {
+    is_against_stable: bool,
+    is_against_canaries: bool,
+    /// Who carried most.
+    heaviest: Option<usize>,
+    /// Who carried most of those that lose.
+    loser: Option<usize>,
+    /// The part of plain routing that reaches no destination that is named.
+    rest: f64,
+    /// How many of those that carried something are not known to be dead.
+    alive: usize,
 }

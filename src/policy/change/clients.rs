@@ -1,23 +1,292 @@
-use crate::istio::{Host, Protocol, VirtualService};
-use crate::world::{Client, World};
+use std::borrow::Cow;
+use std::collections::BTreeSet;
 
-/// The clients to ask about: `exportTo: ["."]` leaves only the object's own namespace; otherwise any namespace without
-/// DestinationRules of its own stands for all of them, and the services' own namespaces can differ from it.
-pub(super) fn of(object: &VirtualService, namespace: &str, world: &World) -> Vec<Client> {
-    let own = |to: &String| to == "." || to == namespace;
-    if !object.spec.export_to.is_empty() && object.spec.export_to.iter().all(own) {
-        return vec![Client::in_namespace(namespace)];
-    }
-    let mut clients = vec![Client::anywhere()];
-    for protocol in Protocol::ALL {
-        for written in object.spec.routes(protocol).iter().flat_map(|route| &route.route) {
-            let host = Host::resolve(&written.destination.host, namespace, &world.mesh().domain);
-            if let Some(at) = world.host_namespace(&host).map(Client::in_namespace)
-                && !clients.contains(&at)
-            {
-                clients.push(at);
-            }
+use crate::istio::{Host, Protocol, Route, RouteMatch, VirtualService, full_gateway};
+use crate::policy::rule::Case;
+use crate::world::{ANY_NAMESPACE, Client, MESH, World};
+
+/// Somebody whose requests a VirtualService routes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Asked {
+    /// The client; several where it is not known which of them it is, so that only what all of them lack is lacking.
+    pub clients: Vec<Client>,
+    /// Why it is asked about.
+    pub why: Why,
+}
+
+/// Why a client is asked about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Why {
+    /// It stands for all namespaces without rules of their own.
+    Anywhere,
+    /// It is in the namespace of a Service that is a destination.
+    Service,
+    /// The VirtualService is exported to its namespace by name.
+    Exported,
+    /// It serves a Gateway that the VirtualService is bound to.
+    Gateway,
+}
+
+/// Who uses a VirtualService.
+///
+/// All clients of the mesh look alike to Istio, but for three: those in the destination's namespace, those at a gateway, whose
+/// pods may be anywhere, and those whose own namespace has DestinationRules for the destination. The last are told apart from the
+/// others because nobody here knows whether they send it anything.
+#[derive(Debug)]
+pub struct Clients<'a> {
+    world: &'a World,
+    object: &'a VirtualService,
+    namespace: &'a str,
+    exported: Exported<'a>,
+    asked: Vec<Asked>,
+}
+
+/// The namespaces whose clients see a VirtualService.
+#[derive(Debug)]
+enum Exported<'a> {
+    Everywhere,
+    To(BTreeSet<&'a str>),
+}
+
+impl Exported<'_> {
+    fn contains(&self, namespace: &str) -> bool {
+        match self {
+            Self::Everywhere => true,
+            Self::To(names) => names.contains(namespace),
         }
     }
-    clients
+}
+
+impl<'a> Clients<'a> {
+    /// Those who use `object` of `namespace`.
+    pub fn of(object: &'a VirtualService, namespace: &'a str, world: &'a World) -> Self {
+        let exported = exported(object, namespace, world);
+        let mut own = Self { world, object, namespace, exported, asked: Vec::new() };
+        if object.spec.is_for_mesh() {
+            own.add_sidecars();
+        }
+        own.add_gateways();
+        own
+    }
+
+    /// Everybody who is asked about, whichever route they take.
+    pub fn all(&self) -> Vec<Client> {
+        let mut all = Vec::new();
+        let mut seen = BTreeSet::new();
+        let routes = Protocol::ALL.into_iter().flat_map(|own| self.object.spec.routes(own));
+        let of_routes =
+            routes.filter(|route| names_clients(route)).map(|route| self.of_route(route));
+        for asked in std::iter::once(Cow::Borrowed(&self.asked[..])).chain(of_routes) {
+            for client in asked.iter().flat_map(|asked| &asked.clients) {
+                if seen.insert(client.clone()) {
+                    all.push(client.clone());
+                }
+            }
+        }
+        all
+    }
+
+    /// Those who can take a route: its `gateways`, `sourceNamespace` and `sourceLabels` leave some of them out, or speak of
+    /// others.
+    pub fn of_route(&self, route: &Route) -> Cow<'_, [Asked]> {
+        if !names_clients(route) {
+            return Cow::Borrowed(&self.asked);
+        }
+        let mut found = Vec::new();
+        for block in &route.r#match {
+            for asked in self.of_block(block) {
+                if !found.contains(&asked) {
+                    found.push(asked);
+                }
+            }
+        }
+        Cow::Owned(found)
+    }
+
+    fn of_block(&self, block: &RouteMatch) -> Vec<Asked> {
+        let gateways = block.gateways.iter().map(|own| full_gateway(own, self.namespace));
+        let gateways = gateways.collect::<Vec<_>>();
+        let is_for = |name: &str| gateways.is_empty() || gateways.iter().any(|own| own == name);
+        let has_source = gateways.is_empty()
+            && !(block.source_labels.is_empty() && block.source_namespace.is_empty());
+        let is_of_mesh = |asked: &Asked| asked.clients.iter().all(|own| own.gateway.is_none());
+        let mut found = Vec::new();
+        for asked in &self.asked {
+            if !is_of_mesh(asked) {
+                let mut asked = asked.clone();
+                asked.clients.retain(|own| {
+                    own.gateway.as_deref().is_some_and(is_for)
+                        && (!has_source || own.meets(block, self.namespace))
+                });
+                if !asked.clients.is_empty() {
+                    found.push(asked);
+                }
+            } else if is_for(MESH) && (!has_source || block.source_namespace.is_empty()) {
+                let mut asked = asked.clone();
+                if has_source {
+                    asked
+                        .clients
+                        .iter_mut()
+                        .for_each(|own| own.labels = block.source_labels.clone());
+                }
+                found.push(asked);
+            }
+        }
+        let source = block.source_namespace.as_str();
+        if has_source && !source.is_empty() && self.is_for_mesh_in(source) {
+            let labels = block.source_labels.clone();
+            let client = Client { labels, ..Client::in_namespace(source) };
+            found.push(Asked { clients: vec![client], why: Why::Exported });
+        }
+        found
+    }
+
+    /// The clients in namespaces that have DestinationRules of their own for `host`, and the pods that such a rule selects; as far
+    /// as they can take the route and are not asked about anyway.
+    pub fn with_own_rules(&self, route: &Route, host: &Host) -> Vec<Client> {
+        let rules = self.world.rules();
+        let asked = self.of_route(route);
+        let is_asked = |own: &Client| asked.iter().any(|asked| asked.clients.contains(own));
+        let default = [RouteMatch::default()];
+        let blocks = if route.r#match.is_empty() { &default[..] } else { &route.r#match[..] };
+        let mut found: Vec<Client> = Vec::new();
+        for namespace in rules.namespaces_with_own_rules(host) {
+            if !self.is_for_mesh_in(namespace) {
+                continue;
+            }
+            let first = found.len();
+            let plain = Client::in_namespace(namespace);
+            let selected = rules.selectors(host, namespace).into_iter();
+            let selected =
+                selected.map(|labels| Client { labels: labels.clone(), ..plain.clone() });
+            for client in std::iter::once(plain.clone()).chain(selected) {
+                for block in blocks {
+                    let mut client = client.clone();
+                    if block.gateways.is_empty() {
+                        client.labels.extend(block.source_labels.clone());
+                    }
+                    if client.meets(block, self.namespace)
+                        && !is_asked(&client)
+                        && !found[first..].contains(&client)
+                    {
+                        found.push(client);
+                    }
+                }
+            }
+        }
+        found
+    }
+
+    /// Whether a sidecar sees the VirtualService and can take `route`.
+    pub(in crate::policy) fn includes(&self, sidecar: &Client, route: &Route) -> bool {
+        let meets = |block: &RouteMatch| sidecar.meets(block, self.namespace);
+        self.is_for_mesh_in(&sidecar.namespace)
+            && (route.r#match.is_empty() || route.r#match.iter().any(meets))
+    }
+
+    fn is_for_mesh_in(&self, namespace: &str) -> bool {
+        self.object.spec.is_for_mesh() && self.exported.contains(namespace)
+    }
+
+    fn add_sidecars(&mut self) {
+        let mut add = |namespace: &str, why| {
+            self.asked.push(Asked { clients: vec![Client::in_namespace(namespace)], why });
+        };
+        let names = match &self.exported {
+            Exported::To(names) => {
+                names.iter().for_each(|name| add(name, Why::Exported));
+                return;
+            }
+            Exported::Everywhere => {
+                add(ANY_NAMESPACE, Why::Anywhere);
+                let domain = &self.world.mesh().domain;
+                let routes = Protocol::ALL.into_iter().flat_map(|own| self.object.spec.routes(own));
+                let hosts = routes.flat_map(|route| &route.route).map(|to| &to.destination.host);
+                let hosts = hosts.collect::<BTreeSet<_>>().into_iter();
+                let hosts = hosts.map(|host| Host::resolve(host, self.namespace, domain));
+                hosts
+                    .map(|host| self.world.alias_target(&host).unwrap_or(host))
+                    .filter_map(|host| self.world.host_namespace(&host).map(str::to_owned))
+                    .collect::<BTreeSet<_>>()
+            }
+        };
+        names.iter().for_each(|name| add(name, Why::Service));
+    }
+
+    fn add_gateways(&mut self) {
+        let gateways = self.object.spec.gateways.iter().filter(|gateway| *gateway != MESH);
+        for gateway in gateways.map(|gateway| full_gateway(gateway, self.namespace)) {
+            let Some((at, name)) = gateway.split_once('/') else { continue };
+            let client = |namespace: &str| Client {
+                gateway: Some(gateway.clone()),
+                ..Client::in_namespace(namespace)
+            };
+            let pods = self.world.gateway_pods(at, name);
+            let mut known = pods
+                .map(|(namespace, labels)| Client { labels: labels.clone(), ..client(namespace) })
+                .peekable();
+            let why = Why::Gateway;
+            if known.peek().is_some() {
+                let seeing = known.filter(|own| self.exported.contains(&own.namespace));
+                let seeing = seeing.map(|own| Asked { clients: vec![own], why });
+                let seeing = seeing.collect::<Vec<_>>();
+                self.asked.extend(seeing);
+                continue;
+            }
+            // Whose pods serve it is not known: perhaps some beside the Gateway, perhaps some in a namespace of their own.
+            let clients = match &self.exported {
+                Exported::Everywhere => vec![client(ANY_NAMESPACE), client(at)],
+                Exported::To(names) => names.iter().map(|name| client(name)).collect(),
+            };
+            self.asked.push(Asked { clients, why });
+        }
+    }
+}
+
+/// Whether some of those who use the object cannot take this route, or whether it speaks of clients by itself.
+fn names_clients(route: &Route) -> bool {
+    let names = |block: &RouteMatch| {
+        !block.gateways.is_empty()
+            || !block.source_labels.is_empty()
+            || !block.source_namespace.is_empty()
+    };
+    route.r#match.iter().any(names)
+}
+
+fn exported<'a>(object: &'a VirtualService, namespace: &'a str, world: &'a World) -> Exported<'a> {
+    let own = &object.spec.export_to;
+    let to = if own.is_empty() { &world.mesh().default_virtual_service_export_to } else { own };
+    if to.is_empty() || to.iter().any(|to| to == "*") {
+        return Exported::Everywhere;
+    }
+    let names = to.iter().map(|to| if to == "." { namespace } else { to });
+    Exported::To(names.filter(|name| *name != "~").collect())
+}
+
+/// Those who use an object of `namespace`: of a delegate, those who use its roots.
+pub(in crate::policy) fn users<'a>(
+    object: &'a VirtualService,
+    namespace: &'a str,
+    world: &'a World,
+) -> Vec<Clients<'a>> {
+    let mut roots = world.roots_of(namespace, &object.metadata.name).peekable();
+    if !object.spec.is_delegate() || roots.peek().is_none() {
+        return vec![Clients::of(object, namespace, world)];
+    }
+    roots.map(|root| Clients::of(root, &root.metadata.namespace, world)).collect()
+}
+
+/// The clients to ask about a VirtualService of `namespace`, each once.
+pub(super) fn of(object: &VirtualService, namespace: &str, world: &World) -> Vec<Client> {
+    let mut seen = BTreeSet::new();
+    let users = users(object, namespace, world);
+    let all = users.iter().flat_map(Clients::all);
+    all.filter(|client| seen.insert(client.clone())).collect()
+}
+
+impl<'a> Case<'a> {
+    /// Those who use the object: where it is a delegate, one group for each of its roots.
+    pub fn clients(&self) -> Vec<Clients<'a>> {
+        users(self.object, &self.review.namespace, self.world)
+    }
 }

@@ -1,5 +1,5 @@
 use std::cmp::Ordering;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use crate::istio::{self, Host};
 use crate::policy::names::{self, Role, Version};
@@ -32,14 +32,14 @@ pub struct Destination {
 }
 
 impl Destination {
-    /// Whether requests to it may be answered by somebody: it is not known to be dead.
-    pub fn serves(&self) -> bool {
-        !self.is_dead()
-    }
-
     /// Whether it is known that nobody answers there: no such host, no such subset, or no ready endpoint.
     pub fn is_dead(&self) -> bool {
         self.is_missing || self.endpoints.as_ref().is_some_and(|endpoints| endpoints.ready() == 0)
+    }
+
+    /// The namespace of the host's Service.
+    pub(super) fn namespace(&self) -> Option<&str> {
+        self.namespace.as_deref()
     }
 
     /// Whether its workload is younger than `moment`; `false` where that is not known.
@@ -83,7 +83,21 @@ impl Destination {
 
 /// Every destination of a write, each once: a subset that is only renamed is the same one.
 #[derive(Debug, Default)]
-pub struct Destinations(Vec<Destination>);
+pub struct Destinations {
+    all: Vec<Destination>,
+    hosts: HashMap<Host, OfHost>,
+}
+
+/// The destinations of one host.
+#[derive(Debug, Default)]
+struct OfHost {
+    /// By subset and port as written.
+    written: HashMap<String, Vec<(Option<i64>, usize)>>,
+    /// By the labels that they select by; those that differ in the endpoints of a port stand side by side.
+    selecting: HashMap<BTreeMap<String, String>, Vec<usize>>,
+    /// How many of them differ in more than the port.
+    subsets: usize,
+}
 
 impl Destinations {
     /// The number of the destination that `written` names, in an object of `namespace`.
@@ -94,21 +108,32 @@ impl Destinations {
         context: &Context<'_>,
     ) -> usize {
         let host = Host::resolve(&written.host, namespace, &context.world.mesh().domain);
-        self.add_resolved(host, &written.subset, context)
+        self.add_on_port(host, &written.subset, written.port.number, context)
     }
 
+    /// The number of a destination on whichever port of `host`.
     pub(super) fn add_resolved(
         &mut self,
         host: Host,
         subset: &str,
         context: &Context<'_>,
     ) -> usize {
-        if let Some(at) =
-            self.0.iter().position(|known| known.host == host && known.subset == subset)
-        {
-            return at;
+        self.add_on_port(host, subset, None, context)
+    }
+
+    fn add_on_port(
+        &mut self,
+        host: Host,
+        subset: &str,
+        port: Option<i64>,
+        context: &Context<'_>,
+    ) -> usize {
+        let of_host = self.hosts.get(&host);
+        let written = of_host.and_then(|own| own.written.get(subset));
+        if let Some((_, at)) = written.into_iter().flatten().find(|(own, _)| *own == port) {
+            return *at;
         }
-        let Context { world, roles, clients, namespace, is_blind } = *context;
+        let Context { world, clients, is_blind, .. } = *context;
         let labels = if subset.is_empty() {
             Some(BTreeMap::new())
         } else if is_blind {
@@ -117,12 +142,46 @@ impl Destinations {
             let seen = clients.iter().find_map(|client| world.subset(&host, subset, client));
             seen.map(|subset| subset.labels.clone())
         };
+        self.add_selected(host, subset, port, labels, context)
+    }
+
+    /// The number of the destination that selects by `labels`; `subset` is what tells its part and its version by name.
+    pub(super) fn add_selected(
+        &mut self,
+        host: Host,
+        subset: &str,
+        port: Option<i64>,
+        labels: Option<BTreeMap<String, String>>,
+        context: &Context<'_>,
+    ) -> usize {
+        let Context { world, roles, namespace, is_blind, .. } = *context;
+        let of_host = self.hosts.get(&host);
+        let written = of_host.and_then(|own| own.written.get(subset));
+        let endpoints = match &labels {
+            Some(labels) if !is_blind => world.selected(&host, labels, port),
+            _ => None,
+        };
+        // Another port of the same Pods is the same destination; where fewer of them serve it, it is not.
+        let same = match &labels {
+            Some(labels) => of_host
+                .and_then(|own| own.selecting.get(labels))
+                .into_iter()
+                .flatten()
+                .find(|&&at| self.all[at].endpoints == endpoints)
+                .copied(),
+            None => written.into_iter().flatten().map(|(_, at)| *at).next(),
+        };
+        let next = self.all.len();
+        let own = self.hosts.entry(host.clone()).or_default();
+        let number = same.unwrap_or(next);
+        let ports = own.written.entry(subset.to_owned()).or_default();
+        ports.push((port, number));
+        if same.is_some() {
+            return number;
+        }
+        own.subsets += usize::from(ports.len() == 1);
         if let Some(labels) = &labels {
-            let same =
-                |known: &Destination| known.host == host && known.labels.as_ref() == Some(labels);
-            if let Some(at) = self.0.iter().position(same) {
-                return at;
-            }
+            own.selecting.entry(labels.clone()).or_default().push(number);
         }
         let domain = &world.mesh().domain;
         let short = host.short(namespace, domain);
@@ -136,15 +195,13 @@ impl Destinations {
         let version = if subset.is_empty() { names::version(name) } else { names::version(subset) };
         let by_label = || labels.as_ref()?.get("version").and_then(|value| names::version(value));
         let version = version.or_else(by_label);
-        let (endpoints, age) = match &labels {
-            Some(labels) if !is_blind => {
-                (world.selected(&host, labels, None), world.age(&host, labels))
-            }
-            _ => (None, Age::default()),
+        let age = match &labels {
+            Some(labels) if !is_blind => world.age(&host, labels),
+            _ => Age::default(),
         };
         let may_look = !is_blind && !world.is_blank();
         let is_missing = may_look && (labels.is_none() || world.host(&host).is_none());
-        self.0.push(Destination {
+        self.all.push(Destination {
             host,
             is_missing,
             subset: subset.to_owned(),
@@ -157,29 +214,26 @@ impl Destinations {
             age,
             version,
         });
-        self.0.len() - 1
+        number
     }
 
     /// Takes back the roles that say nothing: the name of a host tells no role among subsets of that host.
     pub(super) fn settle_roles(&mut self) {
-        let is_shared = |own: &Destination| {
-            let other = |other: &Destination| other.host == own.host && other.subset != own.subset;
-            own.is_role_of_host && self.0.iter().any(other)
-        };
-        let shared = self.0.iter().map(is_shared).collect::<Vec<_>>();
-        for (own, is_shared) in self.0.iter_mut().zip(shared) {
-            own.role = own.role.filter(|_| !is_shared);
+        for own in self.all.iter_mut().filter(|own| own.is_role_of_host) {
+            if self.hosts.get(&own.host).is_some_and(|known| known.subsets > 1) {
+                own.role = None;
+            }
         }
     }
 
     /// The destination with this number.
     pub fn get(&self, at: usize) -> &Destination {
-        &self.0[at]
+        &self.all[at]
     }
 
     /// How many there are.
     pub(super) fn len(&self) -> usize {
-        self.0.len()
+        self.all.len()
     }
 
     /// Which part of the requests that go to `through` reach what `at` selects: 1 for itself, and more than 0 where the two
@@ -188,7 +242,7 @@ impl Destinations {
         if at == through {
             return 1.0;
         }
-        let (at, through) = (&self.0[at], &self.0[through]);
+        let (at, through) = (&self.all[at], &self.all[through]);
         if at.host == through.host && at.subset.is_empty() {
             // All endpoints of a host include those of its subsets, known or not.
             return 1.0;
@@ -206,25 +260,11 @@ impl Destinations {
 
     /// Whether `at` selects all that `other` selects and more, by their labels.
     pub(super) fn contains(&self, at: usize, other: usize) -> bool {
-        let (at, other) = (&self.0[at], &self.0[other]);
+        let (at, other) = (&self.all[at], &self.all[other]);
         let (Some(wide), Some(narrow)) = (&at.labels, &other.labels) else { return false };
         at.host == other.host
             && wide.len() < narrow.len()
             && wide.iter().all(|(key, value)| narrow.get(key) == Some(value))
-    }
-
-    /// Whether two hosts differ at most in a version or role suffix.
-    pub(super) fn are_one_family(&self, a: usize, b: usize, domain: &str) -> bool {
-        let (a, b) = (&self.0[a], &self.0[b]);
-        if a.host == b.host {
-            return true;
-        }
-        match (a.host.service(domain), b.host.service(domain)) {
-            (Some((name, namespace)), Some((other, at))) => {
-                namespace == at && names::stem(name) == names::stem(other)
-            }
-            _ => false,
-        }
     }
 }
 

@@ -8,20 +8,29 @@ mod base;
 mod carried;
 mod classify;
 mod clients;
+mod compare;
 mod destinations;
+mod kin;
+mod relabelled;
+mod shares;
 mod table;
 
 pub use carried::Carried;
 pub use classify::{Class, Movement};
+pub use clients::{Asked, Clients, Why};
 pub use destinations::{Destination, Destinations};
-pub use table::{Share, fractions};
+pub use relabelled::Relabelled;
+pub use shares::{Share, Shares, fractions};
 
-use self::base::Audience;
+pub(super) use clients::users;
+pub(super) use relabelled::relabelled;
+
+use self::base::{Audience, Routings, Written};
 use self::destinations::Context;
-use self::table::{RouteTable, kinds_of_traffic};
+use self::table::{Question, RouteTable};
 use super::review::Review;
 use super::settings::PolicySpec;
-use crate::istio::{Condition, FieldPath, Host, Protocol, Timestamp};
+use crate::istio::{Condition, FieldPath, Host, Protocol, Timestamp, VirtualService};
 use crate::world::{Client, World};
 
 /// Shares smaller than this do not count: they are what floating point leaves over.
@@ -49,37 +58,46 @@ pub struct Flow {
     pub condition: Condition,
     /// Who said what happens to them before.
     pub base: Base,
+    /// Who says what happens to them from now on: [`Base::Stored`] is the object under review.
+    pub next: Base,
     /// Who served them before; `None` where nobody did.
     pub before: Option<Side>,
     /// Who serves them from now on; `None` where nobody does.
     pub after: Option<Side>,
+    /// The field of the object under review that no longer says that it routes them: `hosts`, `gateways`, `exportTo`.
+    pub gone: Option<&'static str>,
+    /// Who served what had no route of its own, where these requests have none any more.
+    wide: Option<Side>,
     /// Whether a route for exactly these requests was there before and is there still.
     pub existed: bool,
     /// Whether they had a route of their own before, and a wider one serves them now.
     pub falls: bool,
-    /// The destinations whose share changes.
+    /// The destinations whose share changes, sorted by number.
     pub movements: Vec<Movement>,
+    /// Whether anybody who served them before may answer: not all of them are known to be dead.
+    is_answered: bool,
 }
 
 /// Who serves a kind of requests.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Side {
-    /// The route's place in its list.
+    /// The route's place in the list of the object where it stands; that of the root's route, for a delegate's.
     pub route: usize,
     /// The route's shares as written.
-    pub shares: Vec<Share>,
+    pub shares: Shares,
+    /// Whether it is a route of the object under review.
+    pub is_own: bool,
 }
 
 impl Side {
     /// The share of a destination, as written: all of its entries together.
     pub fn share(&self, destination: usize) -> f64 {
-        let own = self.shares.iter().filter(|share| share.destination == destination);
-        own.map(|share| share.fraction).sum()
+        self.shares.of(destination)
     }
 
     /// The place of the destination's first entry.
     pub fn entry(&self, destination: usize) -> Option<usize> {
-        self.shares.iter().find(|share| share.destination == destination).map(|share| share.entry)
+        self.shares.entry(destination)
     }
 }
 
@@ -94,12 +112,29 @@ impl Flow {
         !self.movements.is_empty() || self.before.is_some() != self.after.is_some()
     }
 
-    /// The place of a destination in the new object: its entry, or the route.
+    /// The movement of one destination; `None` where its share stays.
+    pub fn movement(&self, destination: usize) -> Option<&Movement> {
+        let at = self.movements.binary_search_by_key(&destination, |moved| moved.destination);
+        at.ok().map(|at| &self.movements[at])
+    }
+
+    /// The place of a destination in the new object: its entry, or the route. Where something else serves these requests from
+    /// now on, the field that says so.
     pub fn path(&self, destination: usize) -> FieldPath {
+        if let Some(gone) = self.gone {
+            return FieldPath::spec().field(gone);
+        }
         let Some(after) = &self.after else {
             return FieldPath::spec().field(self.protocol.field());
         };
         let route = self.protocol.path(after.route);
+        if !after.is_own {
+            // A root's own list says so, where a delegate serves; anybody else serves what the list leaves over.
+            return match self.next {
+                Base::InForce(_) => route.field("delegate"),
+                _ => FieldPath::spec().field(self.protocol.field()),
+            };
+        }
         match after.entry(destination) {
             Some(entry) => route.field("route").index(entry),
             None => route,
@@ -112,23 +147,29 @@ impl Flow {
 pub struct Change {
     /// Every destination of the old and the new object.
     pub destinations: Destinations,
-    /// Every kind of requests that either object tells apart, also where nothing moves.
+    /// Every kind of requests that either object tells apart, also where nothing moves: served by a route of the new object
+    /// from now on, or by nobody.
     pub flows: Vec<Flow>,
+    /// What is served by something else from now on: by the next VirtualService in force, by plain routing, or by a delegate.
+    pub elsewhere: Vec<Flow>,
     /// The clients whose requests the VirtualService routes, as far as they can differ in what they see.
     pub clients: Vec<Client>,
+    /// Whether there was too much to compare all of it: then only what the routes themselves say was, or the greatest shares.
+    pub is_partial: bool,
 }
 
 impl Change {
-    /// Compares the two objects of `review`; `is_blind` leaves the world out, so that only the objects themselves are evidence.
-    /// `None` where the review has no object.
-    pub(super) fn of(
-        review: &Review,
-        policy: &PolicySpec,
-        world: &World,
-        is_blind: bool,
-    ) -> Option<Self> {
-        let new = review.object()?;
-        let clients = clients::of(new, &review.namespace, world);
+    /// Compares the two objects of `review`, for a deletion the stored one with what is in force without it; `is_blind` leaves
+    /// the world out, so that only the objects themselves are evidence. `None` where the review has no VirtualService.
+    pub fn of(review: &Review, policy: &PolicySpec, world: &World, is_blind: bool) -> Option<Self> {
+        let written = Written {
+            namespace: &review.namespace,
+            name: &review.name,
+            old: review.old_object(),
+            new: review.object(),
+        };
+        let object = written.new.or(written.old)?;
+        let clients = clients::of(object, &review.namespace, world);
         let context = Context {
             world,
             roles: &policy.roles,
@@ -136,33 +177,48 @@ impl Change {
             namespace: &review.namespace,
             is_blind,
         };
+        let routings = Routings::of(written, world);
+        let audiences = base::audiences(written, &routings, world, is_blind);
+        let mut is_partial = audiences.is_partial;
         let mut destinations = Destinations::default();
-        let mut flows = Vec::new();
-        let audiences = base::audiences(review, new, world, is_blind);
+        let (mut flows, mut elsewhere) = (Vec::new(), Vec::new());
         for protocol in Protocol::ALL {
-            let after =
-                RouteTable::of(&new.spec, protocol, &review.namespace, &mut destinations, &context);
-            for audience in &audiences {
-                let Some(before) = audience.table(
-                    review,
-                    protocol,
-                    !after.routes.is_empty(),
-                    &mut destinations,
-                    &context,
-                ) else {
-                    continue;
+            for audience in &audiences.all {
+                let mut table = |listed, own_object| {
+                    RouteTable::of(
+                        listed,
+                        audience.plain.as_ref(),
+                        audience.order(protocol),
+                        Question {
+                            protocol,
+                            gateway: &audience.gateway,
+                            own: (written.namespace, written.name),
+                            own_object,
+                        },
+                        &mut destinations,
+                        &context,
+                    )
                 };
-                flows.extend(compare(protocol, audience, &before, &after));
+                if !is_concerned(protocol, audience, written) {
+                    continue;
+                }
+                let after = table(&audience.after, written.new);
+                let before = table(&audience.before, written.old);
+                let compared = compare::compare(protocol, audience, &before, &after);
+                is_partial |= compared.is_partial;
+                flows.extend(compared.flows);
+                elsewhere.extend(compared.elsewhere);
             }
         }
-        let written = review.old_object().and_then(|old| old.metadata.spec_written());
-        classify::movements(&mut flows, &mut destinations, &context, written);
-        Some(Self { destinations, flows, clients })
+        let since = written.old.and_then(|old| old.metadata.spec_written());
+        let mut all = flows.iter_mut().chain(&mut elsewhere).collect::<Vec<_>>();
+        is_partial |= classify::movements(&mut all, &mut destinations, &context, since);
+        Some(Self { destinations, flows, elsewhere, clients, is_partial })
     }
 
     /// Whether any request ends up somewhere else than before.
     pub fn moves(&self) -> bool {
-        self.flows.iter().any(Flow::moves)
+        self.all().any(Flow::moves)
     }
 
     /// Whether every share that rises belongs to a side that may always rise: a lowering, a rollback, an evacuation.
@@ -176,12 +232,12 @@ impl Change {
                     .filter(|moved| moved.rises())
                     .all(|moved| moved.class.is_harmless())
         };
-        self.flows.iter().all(harmless)
+        self.all().all(harmless)
     }
 
     /// Whether `side` sends requests that nobody answered only to what this write rolls back to elsewhere.
     fn only_returns(&self, side: &Side) -> bool {
-        let mut carrying = side.shares.iter().filter(|share| share.fraction > NOTHING).peekable();
+        let mut carrying = side.shares.carrying().peekable();
         carrying.peek().is_some()
             && carrying.all(|share| {
                 let mut own = self
@@ -197,9 +253,14 @@ impl Change {
         self.movements().any(|(_, moved)| moved.class == Class::Evacuation)
     }
 
+    /// Every kind of requests, whoever serves it from now on.
+    pub fn all(&self) -> impl Iterator<Item = &Flow> {
+        self.flows.iter().chain(&self.elsewhere)
+    }
+
     /// Every share that changes, with the requests that it is a share of.
     pub fn movements(&self) -> impl Iterator<Item = (&Flow, &Movement)> {
-        self.flows.iter().flat_map(|flow| flow.movements.iter().map(move |moved| (flow, moved)))
+        self.all().flat_map(|flow| flow.movements.iter().map(move |moved| (flow, moved)))
     }
 
     /// Whether requests that somebody answers now would be hurt if `destination` did not answer: its host has a ready endpoint,
@@ -207,7 +268,7 @@ impl Change {
     pub fn is_live(&self, flow: &Flow, destination: usize, world: &World) -> bool {
         let host_serves =
             |host: &Host| world.endpoints(host).is_some_and(|endpoints| endpoints.ready() > 0);
-        let answered = |before: &Side| before.shares.iter().any(|share| share.fraction > NOTHING);
+        let answered = |before: &Side| before.shares.carrying().next().is_some();
         if flow.before.as_ref().is_some_and(|before| !before.shares.is_empty() && !answered(before))
         {
             return false; // weights that add up to 0: nobody is answered now
@@ -218,61 +279,18 @@ impl Change {
         match (&flow.base, &flow.before) {
             (Base::InForce(_), _) => true,
             (Base::Plain(host), _) => host_serves(host),
-            (_, Some(before)) => {
-                let carrying = before.shares.iter().filter(|share| share.fraction > NOTHING);
-                carrying
-                    .map(|share| self.destinations.get(share.destination))
-                    .any(Destination::serves)
-            }
+            (_, Some(_)) => flow.is_answered,
             (_, None) => false,
         }
     }
 }
 
-fn compare(
-    protocol: Protocol,
-    audience: &Audience<'_>,
-    before: &RouteTable,
-    after: &RouteTable,
-) -> Vec<Flow> {
-    let side = |table: &RouteTable, route: usize| Side {
-        route,
-        shares: table.routes[route].shares.clone(),
-    };
-    let flow = |condition: Condition| {
-        let then = after.serving(&condition);
-        let first = before.serving(&condition);
-        if audience.is_appended
-            && first.is_some_and(|first| {
-                !before.serves_as_catch_all(first, &condition)
-                    || then.is_none_or(|then| after.serves_as_catch_all(then, &condition))
-            })
-        {
-            // The VirtualService that is there keeps these requests.
-            return None;
-        }
-        // Where conditions cannot be compared (two regular expressions), the name still tells which route it was.
-        let first = first.or_else(|| before.named(&after.routes.get(then?)?.name, &condition));
-        let existed = (before.has(&condition) && after.has(&condition))
-            || then.zip(first).is_some_and(|(then, first)| {
-                !after.routes[then].name.is_empty()
-                    && after.routes[then].name == before.routes[first].name
-            });
-        Some(Flow {
-            protocol,
-            existed,
-            falls: before.has(&condition)
-                && then.is_some_and(|then| !after.routes[then].conditions.contains(&condition)),
-            base: if first.is_some() { audience.base.clone() } else { Base::Nothing },
-            before: first.map(|route| side(before, route)),
-            after: then.map(|route| side(after, route)),
-            condition,
-            movements: Vec::new(),
-        })
-    };
-    let flows = kinds_of_traffic(before, after).into_iter().filter_map(flow);
-    flows.filter(|flow| flow.before.is_some() || flow.after.is_some()).collect()
+/// Whether the object under review has a list of this protocol, itself or for a root.
+fn is_concerned(protocol: Protocol, audience: &Audience<'_>, written: Written<'_>) -> bool {
+    let own = [written.old, written.new].into_iter().flatten();
+    let has_list = |object: &VirtualService| !object.spec.routes(protocol).is_empty();
+    own.into_iter().any(has_list) && !(audience.before.is_empty() && audience.after.is_empty())
 }
 
 /// When the present split was written.
-type Written = Option<Timestamp>;
+type Since = Option<Timestamp>;

@@ -1,93 +1,175 @@
-use std::collections::BTreeSet;
+use std::borrow::Cow;
+use std::collections::{BTreeSet, HashMap};
 
+use super::Base;
 use super::destinations::{Context, Destinations};
-use crate::istio::{Condition, Protocol, Route, VirtualServiceSpec};
+use super::shares::{Share, Shares, fractions};
+use crate::istio::{
+    Arrival, Condition, ConditionIndex, Host, Protocol, Reading, Route, VirtualService, delegate,
+};
+use crate::world::World;
 
-/// Part of a route's traffic that goes to one destination.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Share {
-    /// The destination's number.
-    pub destination: usize,
-    /// Its place in `route`.
-    pub entry: usize,
-    /// From 0 to 1.
-    pub fraction: f64,
+/// A VirtualService that is tried for some requests.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Listed<'a> {
+    pub(super) object: &'a VirtualService,
+    pub(super) namespace: &'a str,
+    pub(super) name: &'a str,
+    /// Whether it is the object under review.
+    pub(super) is_own: bool,
 }
 
-/// The shares of a route's destinations: a single one gets everything whatever its weight, of several each gets its weight
-/// over the sum, and an omitted weight is 0.
-///
-/// Source: `pilot/pkg/networking/core/route/route.go` (weighted clusters).
-pub fn fractions(route: &Route) -> Vec<f64> {
-    if route.route.len() == 1 {
-        return vec![1.0];
-    }
-    let total = route.total_weight();
-    let of = |weight: u64| if total == 0 { 0.0 } else { weight as f64 / total as f64 };
-    route.route.iter().map(|destination| of(destination.effective_weight())).collect()
+/// How the lists of several VirtualServices become one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Order {
+    /// In the mesh the first one that leaves a proxy any route is in force there.
+    ///
+    /// Source: `pilot/pkg/networking/core/httproute.go` (the first one wins).
+    FirstWins,
+    /// On a gateway all are tried, one after the other, catch-alls last.
+    ///
+    /// Source: `pilot/pkg/networking/core/gateway.go` (merge), `route.go` `SortVHostRoutes`.
+    CatchAllsLast,
+    /// TCP and TLS: all are tried, one after the other.
+    OneAfterTheOther,
 }
 
-/// The routes of one protocol of one object, ready to be asked who serves what.
-#[derive(Debug, Default)]
+/// What is asked of a table: which list, where, and with which version of the object under review.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Question<'a> {
+    pub(super) protocol: Protocol,
+    /// `mesh`, or the full name of a gateway.
+    pub(super) gateway: &'a str,
+    /// Namespace and name of the object under review.
+    pub(super) own: (&'a str, &'a str),
+    /// The object under review in this version, for the roots that name it as their delegate.
+    pub(super) own_object: Option<&'a VirtualService>,
+}
+
+/// The routes that requests meet, of all VirtualServices that are tried for them, ready to be asked who serves what.
+#[derive(Debug)]
 pub(super) struct RouteTable {
     pub(super) routes: Vec<TableRoute>,
+    pub(super) conditions: ConditionIndex,
+    /// For which proxies each VirtualService leaves a route.
+    layers: ConditionIndex,
+    named: HashMap<String, Vec<usize>>,
 }
 
 #[derive(Debug)]
 pub(super) struct TableRoute {
     pub(super) name: String,
     pub(super) conditions: Vec<Condition>,
-    pub(super) shares: Vec<Share>,
+    pub(super) shares: Shares,
+    /// Whether it stands in the object under review.
+    pub(super) is_own: bool,
+    /// Its place in the list where it stands.
+    pub(super) place: usize,
+    /// Who says what it says.
+    pub(super) base: Base,
+    layer: usize,
+}
+
+/// A route on its way into a table.
+struct Found<'a> {
+    route: Cow<'a, Route>,
+    /// In which its hosts are completed.
+    namespace: &'a str,
+    is_own: bool,
+    place: usize,
+    base: Base,
 }
 
 impl RouteTable {
     pub(super) fn of(
-        spec: &VirtualServiceSpec,
-        protocol: Protocol,
-        namespace: &str,
+        listed: &[Listed<'_>],
+        plain: Option<&Host>,
+        order: Order,
+        asked: Question<'_>,
         destinations: &mut Destinations,
         context: &Context<'_>,
     ) -> Self {
-        let route = |route: &Route| {
-            let fractions = fractions(route).into_iter().zip(&route.route).enumerate();
-            let shares = fractions.map(|(entry, (fraction, written))| Share {
-                destination: destinations.add(&written.destination, namespace, context),
-                entry,
-                fraction,
-            });
-            let shares = shares.collect();
-            TableRoute {
-                name: route.name.clone(),
-                conditions: Condition::of_route(route, &spec.gateways),
-                shares,
+        let mut routes = Vec::new();
+        let mut is_closed = false;
+        for (layer, &object) in listed.iter().enumerate() {
+            if is_closed {
+                break; // what is never tried says nothing of anybody
             }
-        };
-        Self { routes: spec.routes(protocol).iter().map(route).collect() }
-    }
-
-    /// What a Service does without any VirtualService: everything goes to all of its endpoints.
-    pub(super) fn plain(destination: usize) -> Self {
-        let shares = vec![Share { destination, entry: 0, fraction: 1.0 }];
-        Self {
-            routes: vec![TableRoute {
+            let arrival = Arrival::at(asked.gateway, object.namespace);
+            for found in found(object, asked, context.world) {
+                let shares = shares(&found, destinations, context);
+                let route = |conditions: Vec<Condition>| TableRoute {
+                    name: found.route.name.clone(),
+                    conditions,
+                    shares: shares.clone(),
+                    is_own: found.is_own,
+                    place: found.place,
+                    base: found.base.clone(),
+                    layer,
+                };
+                if order == Order::CatchAllsLast && listed.len() > 1 {
+                    // Each alternative is a route of its own there, and what ends a list is sorted behind the others.
+                    let alternatives = alternatives(&found.route, &arrival);
+                    let ends = alternatives.last().is_some_and(|(_, ends)| *ends);
+                    routes.extend(
+                        alternatives.into_iter().map(|(own, ends)| (ends, route(vec![own]))),
+                    );
+                    if ends {
+                        break;
+                    }
+                } else {
+                    let own = Condition::alternatives(&found.route, &arrival, Reading::Usual);
+                    is_closed |= own.iter().any(|own| match order {
+                        Order::FirstWins => own.of_proxy().is_catch_all(),
+                        _ => own.is_catch_all(),
+                    });
+                    routes.push((false, route(own)));
+                }
+            }
+        }
+        routes.sort_by_key(|(ends, _)| *ends);
+        let mut routes = routes.into_iter().map(|(_, route)| route).collect::<Vec<_>>();
+        if let Some(host) = plain.filter(|_| !is_closed) {
+            let destination = destinations.add_resolved(host.clone(), "", context);
+            routes.push(TableRoute {
                 name: String::new(),
                 conditions: vec![Condition::default()],
-                shares,
-            }],
+                shares: Shares::new(vec![Share { destination, entry: 0, fraction: 1.0 }]),
+                is_own: false,
+                place: 0,
+                base: Base::Plain(host.clone()),
+                layer: listed.len(),
+            });
         }
+        Self::new(routes, order)
+    }
+
+    fn new(routes: Vec<TableRoute>, order: Order) -> Self {
+        let all = routes
+            .iter()
+            .enumerate()
+            .flat_map(|(at, route)| route.conditions.iter().map(move |own| (at, own)));
+        let conditions = ConditionIndex::new(all);
+        let mut layers = BTreeSet::new();
+        if order == Order::FirstWins {
+            layers.extend(routes.iter().flat_map(|route| {
+                route.conditions.iter().map(|own| (route.layer, own.of_proxy()))
+            }));
+        }
+        let layers = ConditionIndex::new(layers.iter().map(|(layer, proxies)| (*layer, proxies)));
+        let mut named: HashMap<String, Vec<usize>> = HashMap::new();
+        for (at, route) in routes.iter().enumerate().filter(|(_, route)| !route.name.is_empty()) {
+            named.entry(route.name.clone()).or_default().push(at);
+        }
+        Self { routes, conditions, layers, named }
     }
 
     /// The first route that takes all of the traffic under `condition`.
     pub(super) fn serving(&self, condition: &Condition) -> Option<usize> {
-        self.routes
-            .iter()
-            .position(|route| route.conditions.iter().any(|own| own.covers(condition)))
-    }
-
-    /// Whether a route takes these requests only because it takes everything.
-    pub(super) fn serves_as_catch_all(&self, route: usize, condition: &Condition) -> bool {
-        let mut covering = self.routes[route].conditions.iter().filter(|own| own.covers(condition));
-        covering.all(Condition::is_catch_all)
+        let (at, _) = self.conditions.first_covering(condition)?;
+        // Where an earlier VirtualService has any route for these proxies, later ones are not tried: it answers 404.
+        let in_force = self.layers.first_covering(condition);
+        in_force.is_none_or(|(layer, _)| layer == self.routes[at].layer).then_some(at)
     }
 
     /// The route that this name had, where `condition` became no wider than it was.
@@ -95,77 +177,83 @@ impl RouteTable {
         if name.is_empty() || condition.is_catch_all() {
             return None;
         }
-        self.routes.iter().position(|route| {
-            route.name == name && !route.conditions.iter().any(|own| condition.covers(own))
-        })
+        let named = self.named.get(name)?.iter().copied();
+        named
+            .into_iter()
+            .find(|&at| !self.routes[at].conditions.iter().any(|own| condition.covers(own)))
     }
 
     pub(super) fn has(&self, condition: &Condition) -> bool {
-        self.routes.iter().any(|route| route.conditions.contains(condition))
-    }
-
-    fn conditions(&self) -> impl Iterator<Item = &Condition> {
-        self.routes.iter().flat_map(|route| &route.conditions)
+        self.conditions.place_of(condition).is_some()
     }
 }
 
-/// The kinds of traffic that two tables tell apart: every condition of either, and, while that stays small, where two of
-/// them meet.
-pub(super) fn kinds_of_traffic(before: &RouteTable, after: &RouteTable) -> Vec<Condition> {
-    /// Above this many conditions only themselves are compared: the work must stay linear in what a person can write, and
-    /// controllers have been seen to write hundreds of routes.
-    const MOST_CROSSED: usize = 24;
-    let mut seen = BTreeSet::new();
-    let own =
-        after.conditions().chain(before.conditions()).filter(|&condition| seen.insert(condition));
-    let mut all = own.cloned().collect::<Vec<_>>();
-    if all.len() <= MOST_CROSSED {
-        let mut crossed = Vec::new();
-        for (at, first) in all.iter().enumerate() {
-            let meet = |second: &Condition| {
-                first.intersection(second).filter(|both| both != first && both != second)
-            };
-            crossed.extend(all[at + 1..].iter().filter_map(meet));
+/// The routes of one object, those of its delegates in the place of the routes that name them. A delegate that is not there or
+/// not exported leaves nothing, and so do its routes that the root's match does not hold.
+fn found<'a>(listed: Listed<'a>, asked: Question<'a>, world: &'a World) -> Vec<Found<'a>> {
+    let Listed { object, namespace, name, is_own } = listed;
+    let base = match is_own {
+        true => Base::Stored,
+        false => Base::InForce(format!("{namespace}/{name}")),
+    };
+    let mut all = Vec::new();
+    for (place, route) in object.spec.routes(asked.protocol).iter().enumerate() {
+        let Some(to) = &route.delegate else {
+            let route = Cow::Borrowed(route);
+            all.push(Found { route, namespace, is_own, place, base: base.clone() });
+            continue;
+        };
+        let at = to.namespace_from(namespace);
+        let is_under_review = (at, to.name.as_str()) == asked.own;
+        let delegate = if is_under_review {
+            let own = asked.own_object.filter(|own| own.spec.is_delegate());
+            own.filter(|own| world.is_exported(own, at, namespace))
+        } else {
+            world.delegate(to, namespace).ok()
+        };
+        let Some(delegate) = delegate else { continue };
+        for (own_place, merged) in delegate::merge(route, &delegate.spec.http).routes {
+            all.push(Found {
+                route: Cow::Owned(merged),
+                namespace: at,
+                is_own: is_under_review,
+                place: if is_under_review { own_place } else { place },
+                base: match is_under_review {
+                    true => Base::Stored,
+                    false => Base::InForce(format!("{at}/{}", to.name)),
+                },
+            });
         }
-        crossed.retain(|both| !all.contains(both));
-        crossed.sort();
-        crossed.dedup();
-        all.extend(crossed);
     }
     all
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn route(yaml: &str) -> Route {
-        serde_saphyr::from_str(yaml).expect("a route")
+/// The alternatives of a route, and whether Istio sends nothing behind each; the first such is the last one.
+fn alternatives(route: &Route, arrival: &Arrival<'_>) -> Vec<(Condition, bool)> {
+    if route.r#match.is_empty() {
+        return vec![(Condition::default(), true)];
     }
-
-    #[test]
-    fn shares_are_weights_over_their_sum() {
-        for (text, want) in [
-            ("{route: [{destination: {host: a}, weight: 10}]}", vec![1.0]),
-            ("{route: [{destination: {host: a}, weight: 0}]}", vec![1.0]),
-            (
-                "{route: [{destination: {host: a}, weight: 100}, {destination: {host: b}}]}",
-                vec![1.0, 0.0],
-            ),
-            (
-                "{route: [{destination: {host: a}, weight: 950}, {destination: {host: b}, weight: 50}]}",
-                vec![0.95, 0.05],
-            ),
-            (
-                "{route: [{destination: {host: a}, weight: 0}, {destination: {host: b}}]}",
-                vec![0.0, 0.0],
-            ),
-            (
-                "{route: [{destination: {host: a}, weight: 2147483647}, {destination: {host: b}, weight: 2147483647}]}",
-                vec![0.5, 0.5],
-            ),
-        ] {
-            assert_eq!(fractions(&route(text)), want, "{text}");
+    let mut all = Vec::new();
+    for alternative in &route.r#match {
+        let read = |reading| Condition::of(alternative, arrival, reading);
+        let (Some(usual), Some(strict)) = (read(Reading::Usual), read(Reading::Strict)) else {
+            continue;
+        };
+        let ends = strict.is_catch_all();
+        all.push((usual, ends));
+        if ends {
+            break;
         }
     }
+    all
+}
+
+fn shares(found: &Found<'_>, destinations: &mut Destinations, context: &Context<'_>) -> Shares {
+    let fractions = fractions(&found.route).into_iter().zip(&found.route.route).enumerate();
+    let shares = fractions.map(|(entry, (fraction, written))| Share {
+        destination: destinations.add(&written.destination, found.namespace, context),
+        entry,
+        fraction,
+    });
+    Shares::new(shares.collect())
 }

@@ -4,6 +4,7 @@ use serde_json::value::RawValue;
 use super::text::{short, warning};
 use super::{API_VERSION, AdmissionError, Asked, KIND};
 use crate::policy::{Operation, Review};
+use crate::world::Kind;
 
 const ISTIO_GROUP: &str = "networking.istio.io";
 
@@ -97,23 +98,28 @@ pub fn parse(body: &[u8]) -> Result<Asked, AdmissionError> {
         other => return Err(AdmissionError::Operation { found: short(other, 40) }),
     };
     let note = note(&request.resource);
-    let write = if !is_ours(&request) {
-        Some(Operation::NotOurs)
-    } else if operation == "DELETE" {
-        Some(Operation::Delete)
-    } else {
-        let old = request.old_object.filter(|_| operation == "UPDATE").map(RawValue::get);
-        request.object.map(|new| Operation::parse(old, new.get()))
+    let old = request.old_object.filter(|_| operation != "CREATE").map(RawValue::get);
+    let new = request.object.filter(|_| operation != "DELETE").map(RawValue::get);
+    let write = match written(&request) {
+        None => Some(Operation::NotOurs),
+        // Only a deletion has no object.
+        Some(_) if new.is_none() && operation != "DELETE" => None,
+        Some(kind) => Some(Operation::parse(kind, old, new)),
     };
     let uid = request.uid.clone();
     let review = write.map(|write| review(request, write));
     Ok(Asked { uid, operation, review, note })
 }
 
-fn is_ours(request: &Request<'_>) -> bool {
-    request.resource.group == ISTIO_GROUP
-        && request.resource.resource == "virtualservices"
-        && request.sub_resource.as_deref().unwrap_or_default().is_empty()
+/// The kind that is written, where writes of it are judged.
+fn written(request: &Request<'_>) -> Option<Kind> {
+    let is_object = request.sub_resource.as_deref().unwrap_or_default().is_empty();
+    match request.resource.resource.as_str() {
+        _ if request.resource.group != ISTIO_GROUP || !is_object => None,
+        "virtualservices" => Some(Kind::VirtualService),
+        "destinationrules" => Some(Kind::DestinationRule),
+        _ => None,
+    }
 }
 
 /// Something that no rule of this gate will ever want shows a webhook configuration that is too wide, and each call costs.

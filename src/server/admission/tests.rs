@@ -1,6 +1,6 @@
 use super::*;
 use crate::istio::FieldPath;
-use crate::policy::{Action, Basis, Finding, Operation, Verdict};
+use crate::policy::{Action, Basis, Finding, Operation, Verdict, Write};
 
 fn finding(action: Action, message: &str) -> Finding {
     Finding {
@@ -120,25 +120,43 @@ fn request(over: serde_json::Value) -> Vec<u8> {
 fn what_is_judged_and_what_is_not() {
     let core = serde_json::json!({"group": "", "version": "v1", "resource": "pods"});
     let rules = serde_json::json!({"group": "networking.istio.io", "version": "v1", "resource": "destinationrules"});
+    let entries = serde_json::json!({"group": "networking.istio.io", "version": "v1", "resource": "serviceentries"});
     let object = serde_json::json!({"spec": {"hosts": ["a"]}});
+    let rule = serde_json::json!({"spec": {"host": "a"}});
     for (over, want, is_noted) in [
         (serde_json::json!({}), "create", false),
         (serde_json::json!({"operation": "UPDATE"}), "create", false),
         (serde_json::json!({"operation": "UPDATE", "oldObject": object}), "update", false),
         (serde_json::json!({"oldObject": object}), "create", false),
-        (serde_json::json!({"operation": "DELETE", "object": null}), "delete", false),
+        (
+            serde_json::json!({"operation": "DELETE", "object": null, "oldObject": object}),
+            "delete",
+            false,
+        ),
+        (serde_json::json!({"operation": "DELETE", "object": null}), "delete of nothing", false),
+        (
+            serde_json::json!({"operation": "DELETE", "object": null, "oldObject": {"spec": 7}}),
+            "delete of nothing",
+            false,
+        ),
         (serde_json::json!({"object": {"spec": 7}}), "unreadable", false),
         (serde_json::json!({"object": null}), "nothing", false),
         (serde_json::json!({"subResource": "status"}), "not ours", false),
-        (serde_json::json!({"resource": rules}), "not ours", false),
+        (serde_json::json!({"resource": rules, "object": rule}), "create of rules", false),
+        (serde_json::json!({"resource": rules, "object": {"spec": 7}}), "unreadable", false),
+        (serde_json::json!({"resource": rules, "subResource": "status"}), "not ours", false),
+        (serde_json::json!({"resource": entries}), "not ours", false),
         (serde_json::json!({"resource": core, "object": null}), "not ours", true),
     ] {
         let asked = parse(&request(over.clone())).expect("a review");
         let got = match asked.review.as_ref().map(|review| &review.operation) {
             None => "nothing",
-            Some(Operation::Create(_)) => "create",
-            Some(Operation::Update { .. }) => "update",
-            Some(Operation::Delete) => "delete",
+            Some(Operation::VirtualService(Write::Create(_))) => "create",
+            Some(Operation::VirtualService(Write::Update { .. })) => "update",
+            Some(Operation::VirtualService(Write::Delete(Some(_)))) => "delete",
+            Some(Operation::VirtualService(Write::Delete(None))) => "delete of nothing",
+            Some(Operation::DestinationRule(Write::Create(_))) => "create of rules",
+            Some(Operation::DestinationRule(_)) => "another write of rules",
             Some(Operation::Unreadable { .. }) => "unreadable",
             Some(Operation::NotOurs) => "not ours",
         };

@@ -17,7 +17,7 @@ use super::{Result, eventually, http, manual, programs};
 const START: Duration = Duration::from_secs(60);
 
 /// The namespace label that says which gate a namespace is behind.
-pub(super) const GATE_LABEL: &str = "e2e.sluicegate.dev/gate";
+pub(crate) const GATE_LABEL: &str = "e2e.sluicegate.dev/gate";
 
 /// The user that the gates connect as.
 pub(super) const GATE_USER: &str = "sluicegate";
@@ -34,7 +34,7 @@ pub(crate) struct ControlPlane {
 }
 
 impl ControlPlane {
-    pub(super) fn start(sandbox: Arc<Sandbox>) -> Result<Self> {
+    pub(crate) fn start(sandbox: Arc<Sandbox>) -> Result<Self> {
         // Looked for first: a missing program is said before anything has been started.
         let [kubectl, etcd, api_server, crds] =
             ["kubectl", "etcd", "kube-apiserver", "istio-crds.yaml"].map(programs::find);
@@ -72,7 +72,7 @@ impl ControlPlane {
         &self.authority
     }
 
-    pub(super) fn sandbox(&self) -> &Arc<Sandbox> {
+    pub(crate) fn sandbox(&self) -> &Arc<Sandbox> {
         &self.sandbox
     }
 
@@ -90,7 +90,7 @@ impl ControlPlane {
     }
 
     /// A kubeconfig in a folder of this run, for a user known by a client certificate.
-    pub(super) fn kubeconfig(&self, name: &str, user: &str, port: u16) -> Result<PathBuf> {
+    pub(crate) fn kubeconfig(&self, name: &str, user: &str, port: u16) -> Result<PathBuf> {
         write_kubeconfig(&self.sandbox, &self.authority, name, user, None, port)
     }
 

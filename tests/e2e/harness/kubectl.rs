@@ -115,6 +115,10 @@ impl Answer {
         self.success
     }
 
+    pub(crate) fn stdout(&self) -> &str {
+        &self.stdout
+    }
+
     pub(crate) fn stderr(&self) -> &str {
         &self.stderr
     }
@@ -127,8 +131,8 @@ impl std::fmt::Display for Answer {
             f,
             "`{}` {verdict}\nstdout: {}\nstderr: {}",
             self.command,
-            self.stdout.trim(),
-            self.stderr.trim()
+            self.stdout().trim(),
+            self.stderr().trim()
         )
     }
 }

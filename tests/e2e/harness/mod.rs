@@ -2,15 +2,15 @@
 
 mod app;
 mod certs;
-mod control_plane;
+pub(crate) mod control_plane;
 mod gate;
-mod http;
+pub(crate) mod http;
 mod kubectl;
-mod process;
-mod programs;
+pub(crate) mod process;
+pub(crate) mod programs;
 mod proxy;
 mod registration;
-mod sandbox;
+pub(crate) mod sandbox;
 
 use std::sync::{Arc, OnceLock};
 use std::thread;

@@ -14,7 +14,7 @@ use super::{Result, text};
 /// How long a process may take to end after SIGTERM.
 const GRACE: Duration = Duration::from_secs(10);
 
-pub(super) struct Process {
+pub(crate) struct Process {
     name: String,
     child: Child,
     log: PathBuf,
@@ -22,7 +22,7 @@ pub(super) struct Process {
 }
 
 impl Process {
-    pub(super) fn spawn(sandbox: &Arc<Sandbox>, name: &str, command: &mut Command) -> Result<Self> {
+    pub(crate) fn spawn(sandbox: &Arc<Sandbox>, name: &str, command: &mut Command) -> Result<Self> {
         let log = sandbox.path().join(format!("{name}.log"));
         let file = File::create(&log)?;
         let child =
@@ -34,7 +34,7 @@ impl Process {
     }
 
     /// Asks `ready` until it says yes, the process has ended or the time is over.
-    pub(super) fn wait_until(
+    pub(crate) fn wait_until(
         &mut self,
         limit: Duration,
         mut ready: impl FnMut() -> bool,
@@ -64,7 +64,7 @@ impl Process {
         }
     }
 
-    pub(super) fn kill(&mut self) -> Result {
+    pub(crate) fn kill(&mut self) -> Result {
         self.sandbox.stopped(self.child.id());
         self.child.kill()?;
         self.child.wait()?;
@@ -72,7 +72,7 @@ impl Process {
     }
 
     /// SIGTERM without waiting for the end.
-    pub(super) fn terminate(&self) -> Result {
+    pub(crate) fn terminate(&self) -> Result {
         let pid = self.child.id().to_string();
         let status = Command::new("sh").args(["-c", "kill -TERM \"$1\"", "sh", &pid]).status()?;
         if status.success() {
@@ -82,11 +82,11 @@ impl Process {
         }
     }
 
-    pub(super) fn has_ended(&mut self) -> Result<bool> {
+    pub(crate) fn has_ended(&mut self) -> Result<bool> {
         Ok(self.child.try_wait()?.is_some())
     }
 
-    pub(super) fn tail(&self) -> String {
+    pub(crate) fn tail(&self) -> String {
         tail(&self.name, &self.log, 40)
     }
 
@@ -117,7 +117,7 @@ impl Drop for Process {
 }
 
 /// Ports that were free a moment ago. Held together, so that no two are the same.
-pub(super) fn free_ports<const N: usize>() -> Result<[u16; N]> {
+pub(crate) fn free_ports<const N: usize>() -> Result<[u16; N]> {
     let mut listeners = Vec::new();
     let mut ports = [0; N];
     for port in &mut ports {
@@ -129,7 +129,7 @@ pub(super) fn free_ports<const N: usize>() -> Result<[u16; N]> {
 }
 
 /// Starts again with other ports when somebody took one between [`free_ports`] and the start.
-pub(super) fn unless_stolen<T>(mut start: impl FnMut() -> Result<T>) -> Result<T> {
+pub(crate) fn unless_stolen<T>(mut start: impl FnMut() -> Result<T>) -> Result<T> {
     for _ in 0..3 {
         match start() {
             Err(error) if text_of(&error).to_lowercase().contains("address already in use") => {}

@@ -9,7 +9,7 @@ use super::Result;
 ///
 /// `KUBEBUILDER_ASSETS` goes first, as with every other test suite of Kubernetes' world; then what `make platform` built
 /// (`SLUICEGATE_PLATFORM` if that was built elsewhere).
-pub(super) fn find(name: &str) -> Result<PathBuf> {
+pub(crate) fn find(name: &str) -> Result<PathBuf> {
     let assets = env::var_os("KUBEBUILDER_ASSETS").map(PathBuf::from);
     let built = env::var_os("SLUICEGATE_PLATFORM").map_or_else(
         || Path::new(env!("CARGO_MANIFEST_DIR")).join("target/platform"),

@@ -40,7 +40,7 @@ impl Registration {
                     "apiGroups": ["networking.istio.io"],
                     "apiVersions": ["v1"],
                     "operations": ["CREATE", "UPDATE", "DELETE"],
-                    "resources": ["virtualservices"],
+                    "resources": ["virtualservices", "destinationrules"],
                     "scope": "Namespaced",
                 }],
                 "namespaceSelector": { "matchLabels": { GATE_LABEL: label } },
@@ -58,9 +58,10 @@ impl Registration {
         let text = manual("ValidatingWebhookConfiguration")?;
         let mut configuration: Value = serde_saphyr::from_str(text)?;
         configuration["metadata"]["name"] = format!("sluicegate-{}", self.label).into();
-        let webhook = &mut configuration["webhooks"][0];
-        webhook["clientConfig"] = self.client();
-        webhook["namespaceSelector"] = json!({ "matchLabels": { GATE_LABEL: self.label } });
+        for webhook in configuration["webhooks"].as_array_mut().into_iter().flatten() {
+            webhook["clientConfig"] = self.client();
+            webhook["namespaceSelector"] = json!({ "matchLabels": { GATE_LABEL: self.label } });
+        }
         self.put(plane, &configuration)
     }
 

@@ -29,14 +29,14 @@ for pid in $pids; do kill -KILL "$pid"; done
 [ -z "$folder" ] || rm -rf "$folder"
 "#;
 
-pub(super) struct Sandbox {
+pub(crate) struct Sandbox {
     // `None` only while being dropped.
     folder: Option<TempDir>,
     guard: Mutex<Child>,
 }
 
 impl Sandbox {
-    pub(super) fn new() -> Result<Self> {
+    pub(crate) fn new() -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("sluicegate-e2e-").tempdir()?;
         let guard = Command::new("sh")
             .args(["-c", GUARD])
@@ -53,11 +53,11 @@ impl Sandbox {
         Ok(sandbox)
     }
 
-    pub(super) fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         self.folder.as_ref().map_or_else(|| Path::new(""), TempDir::path)
     }
 
-    pub(super) fn write(&self, name: &str, content: impl AsRef<[u8]>) -> Result<PathBuf> {
+    pub(crate) fn write(&self, name: &str, content: impl AsRef<[u8]>) -> Result<PathBuf> {
         let path = self.path().join(name);
         if let Some(parent) = path.parent() {
             fs::create_dir_all(parent)?;
@@ -67,7 +67,7 @@ impl Sandbox {
     }
 
     /// The last lines of each log whose name begins like this.
-    pub(super) fn print_logs(&self, prefix: &str) {
+    pub(crate) fn print_logs(&self, prefix: &str) {
         for entry in fs::read_dir(self.path()).into_iter().flatten().flatten() {
             let name = entry.file_name().to_string_lossy().into_owned();
             if let Some(name) = name.strip_suffix(".log").filter(|name| name.starts_with(prefix)) {
@@ -76,12 +76,12 @@ impl Sandbox {
         }
     }
 
-    pub(super) fn started(&self, pid: u32) {
+    pub(crate) fn started(&self, pid: u32) {
         self.tell("started", &pid.to_string());
     }
 
     /// To be called before the process is waited for: after that its number may belong to somebody else.
-    pub(super) fn stopped(&self, pid: u32) {
+    pub(crate) fn stopped(&self, pid: u32) {
         self.tell("stopped", &pid.to_string());
     }
 
@@ -112,7 +112,7 @@ fn keep() -> bool {
     std::env::var_os("SLUICEGATE_E2E_KEEP").is_some()
 }
 
-pub(super) fn tail(name: &str, log: &Path, lines: usize) -> String {
+pub(crate) fn tail(name: &str, log: &Path, lines: usize) -> String {
     let log = fs::read(log).unwrap_or_default();
     let log = String::from_utf8_lossy(&log);
     let all: Vec<_> = log.lines().collect();

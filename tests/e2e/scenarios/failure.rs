@@ -37,12 +37,15 @@ fn the_registration_of_the_manual_guards_splits_and_nothing_else(stage: &Stage) 
         swapped["apiVersion"] = format!("networking.istio.io/{version}").into();
         app.apply(&swapped)?.refused(&["canary-step"])?;
     }
+    let rule = ["delete", "destinationrules.networking.istio.io", "reviews"];
+    app.kubectl.run(&rule)?.refused(&["subset-in-use"])?;
 
     gate.kill()?;
     app.apply(&virtual_service(&[("v1", 95), ("v2", 5)]))?.refused(&["failed calling webhook"])?;
     let name = "virtualservices.networking.istio.io";
     app.kubectl.run(&["annotate", name, "reviews", "owner=shop"])?.succeeded()?;
     app.must_store("v1=99 v2=1")?;
+    app.kubectl.run(&rule)?.succeeded()?;
     app.kubectl.run(&["delete", name, "reviews"])?.succeeded()?;
     Ok(())
 }

@@ -1,5 +1,7 @@
 //! What a person sees who uses the gate. One function is one scenario, in a namespace of its own.
 
+mod bookinfo;
+mod definitions;
 mod failure;
 mod lifecycle;
 mod references;
@@ -11,10 +13,18 @@ use crate::harness::{Result, Stage};
 pub(crate) type Scenario = (&'static str, fn(&Stage) -> Result);
 
 pub(crate) fn all() -> impl Iterator<Item = Scenario> {
-    [shift::ALL, rollback::ALL, references::ALL, failure::ALL, lifecycle::ALL]
-        .into_iter()
-        .flatten()
-        .copied()
+    [
+        shift::ALL,
+        rollback::ALL,
+        references::ALL,
+        definitions::ALL,
+        bookinfo::ALL,
+        failure::ALL,
+        lifecycle::ALL,
+    ]
+    .into_iter()
+    .flatten()
+    .copied()
 }
 
 /// The scenarios of a file with their names; one that is not listed is dead code, and the compiler says so.

@@ -1,0 +1,197 @@
+use std::collections::{HashMap, HashSet};
+
+use super::Flow;
+use super::destinations::{Destination, Destinations};
+use super::shares::Shares;
+use crate::istio::Host;
+use crate::policy::names;
+use crate::world::GroupId;
+
+/// What destinations have to do with each other: worked out once for all flows, in time that follows what is written.
+#[derive(Debug)]
+pub(super) struct Relations {
+    /// By destination: its thing's number. Versions and parts of one thing have the same one.
+    things: Vec<usize>,
+    /// By destination: the weighted routes, old and new, in which it stands. Routes with the same destinations are one.
+    families: Vec<Vec<usize>>,
+    /// By destination: which others are reached by requests to it, and by which part of them; itself included.
+    reached: Vec<Vec<(usize, f64)>>,
+    /// By destination: whether it selects all that another one selects, and more.
+    contains_another: Vec<bool>,
+    /// By destination: whether it is known that nobody answers there, and whether it is known that somebody does.
+    health: Vec<(bool, bool)>,
+}
+
+/// Destinations with endpoints in common are looked for among so many at a time: a Pod has only so many labels to select by.
+const MOST_ALIKE: usize = 256;
+
+impl Relations {
+    pub(super) fn new(lists: &[&Shares], destinations: &Destinations, domain: &str) -> Self {
+        let all = (0..destinations.len()).map(|at| destinations.get(at)).collect::<Vec<_>>();
+        Self {
+            things: things(&all, domain),
+            families: families(lists, all.len()),
+            reached: reached(&all, destinations),
+            contains_another: containers(&all, destinations),
+            health: all.iter().map(|own| (own.is_dead(), is_alive(own))).collect(),
+        }
+    }
+
+    /// Whether they are the same, stand together in a weighted route, or are versions of one thing.
+    pub(super) fn are_kin(&self, a: usize, b: usize) -> bool {
+        if a == b || self.things[a] == self.things[b] {
+            return true;
+        }
+        let (few, many) = (&self.families[a], &self.families[b]);
+        let (few, many) = if few.len() <= many.len() { (few, many) } else { (many, few) };
+        few.iter().any(|family| many.binary_search(family).is_ok())
+    }
+
+    /// All that is reached by requests with these shares, sorted by number: directly, or by overlapping with a destination.
+    pub(super) fn effective(&self, shares: &Shares) -> HashMap<usize, f64> {
+        let mut found: HashMap<usize, f64> = HashMap::new();
+        for share in shares.carrying() {
+            for &(at, part) in &self.reached[share.destination] {
+                *found.entry(at).or_default() += share.fraction * part;
+            }
+        }
+        found.values_mut().for_each(|share| *share = share.min(1.0));
+        found
+    }
+
+    pub(super) fn contains_another(&self, at: usize) -> bool {
+        self.contains_another[at]
+    }
+
+    pub(super) fn is_dead(&self, at: usize) -> bool {
+        self.health[at].0
+    }
+
+    pub(super) fn is_alive(&self, at: usize) -> bool {
+        self.health[at].1
+    }
+}
+
+/// Some destinations, ready to be asked whether another one is kin of any of them.
+#[derive(Debug)]
+pub(super) struct Clan<'a> {
+    relations: &'a Relations,
+    members: Vec<usize>,
+    /// Only of many members.
+    index: Option<(HashSet<usize>, HashSet<usize>)>,
+}
+
+impl<'a> Clan<'a> {
+    pub(super) fn new(relations: &'a Relations, members: Vec<usize>) -> Self {
+        /// So few are compared one by one.
+        const FEW: usize = 8;
+        let index = (members.len() > FEW).then(|| {
+            let things = members.iter().map(|&at| relations.things[at]).collect();
+            let families =
+                members.iter().flat_map(|&at| &relations.families[at]).copied().collect();
+            (things, families)
+        });
+        Self { relations, members, index }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.members.is_empty()
+    }
+
+    pub(super) fn members(&self) -> impl Iterator<Item = usize> + '_ {
+        self.members.iter().copied()
+    }
+
+    pub(super) fn has_kin_of(&self, at: usize) -> bool {
+        match &self.index {
+            None => self.members.iter().any(|&own| self.relations.are_kin(at, own)),
+            Some((things, families)) => {
+                things.contains(&self.relations.things[at])
+                    || self.relations.families[at].iter().any(|family| families.contains(family))
+            }
+        }
+    }
+}
+
+fn is_alive(own: &Destination) -> bool {
+    own.endpoints.as_ref().is_some_and(|endpoints| endpoints.ready() > 0)
+}
+
+/// Hosts that differ at most in a version or role suffix are one thing.
+fn things(all: &[&Destination], domain: &str) -> Vec<usize> {
+    let mut numbers: HashMap<(String, String), usize> = HashMap::new();
+    let mut number = |own: &&Destination| {
+        let key = match own.host.service(domain) {
+            Some((name, namespace)) => (names::stem(name), namespace.to_owned()),
+            None => (own.host.as_str().to_owned(), String::new()),
+        };
+        let next = numbers.len();
+        *numbers.entry(key).or_insert(next)
+    };
+    all.iter().map(&mut number).collect()
+}
+
+/// The shares of all flows, before and after, each list once.
+pub(super) fn distinct<'a>(flows: impl Iterator<Item = &'a Flow>) -> Vec<&'a Shares> {
+    let mut seen = HashSet::new();
+    let sides = flows.flat_map(|flow| [&flow.before, &flow.after]).flatten();
+    sides.map(|side| &side.shares).filter(|shares| seen.insert(shares.id())).collect()
+}
+
+fn families(lists: &[&Shares], count: usize) -> Vec<Vec<usize>> {
+    let mut seen: HashSet<Vec<usize>> = HashSet::new();
+    let mut families = vec![Vec::new(); count];
+    for shares in lists {
+        let together = shares.destinations().collect::<Vec<_>>();
+        if together.len() < 2 || seen.contains(&together) {
+            continue;
+        }
+        let family = seen.len();
+        together.iter().for_each(|&at| families[at].push(family));
+        seen.insert(together);
+    }
+    families
+}
+
+fn reached(all: &[&Destination], destinations: &Destinations) -> Vec<Vec<(usize, f64)>> {
+    let mut whole: HashMap<&Host, Vec<usize>> = HashMap::new();
+    let mut selecting: HashMap<(Option<&str>, GroupId), Vec<usize>> = HashMap::new();
+    for (at, own) in all.iter().enumerate() {
+        if own.subset.is_empty() {
+            whole.entry(&own.host).or_default().push(at);
+        }
+        for group in own.endpoints.iter().flat_map(|endpoints| &endpoints.groups) {
+            let alike = selecting.entry((own.namespace(), group.id)).or_default();
+            if alike.len() < MOST_ALIKE {
+                alike.push(at);
+            }
+        }
+    }
+    let of = |(through, own): (usize, &&Destination)| {
+        let groups = own.endpoints.iter().flat_map(|endpoints| &endpoints.groups);
+        let alike = groups.filter_map(|group| selecting.get(&(own.namespace(), group.id)));
+        let mut others = alike.flatten().copied().collect::<Vec<_>>();
+        others.extend(whole.get(&own.host).into_iter().flatten());
+        others.push(through);
+        others.sort_unstable();
+        others.dedup();
+        let part = |at| (at, destinations.overlap(at, through));
+        others.into_iter().map(part).filter(|(_, part)| *part > 0.0).collect()
+    };
+    all.iter().enumerate().map(of).collect()
+}
+
+fn containers(all: &[&Destination], destinations: &Destinations) -> Vec<bool> {
+    let mut of_host: HashMap<&Host, Vec<usize>> = HashMap::new();
+    for (at, own) in all.iter().enumerate() {
+        let known = of_host.entry(&own.host).or_default();
+        if known.len() < MOST_ALIKE {
+            known.push(at);
+        }
+    }
+    let contains = |(at, own): (usize, &&Destination)| {
+        let others = of_host.get(&own.host).into_iter().flatten();
+        others.into_iter().any(|&other| destinations.contains(at, other))
+    };
+    all.iter().enumerate().map(contains).collect()
+}

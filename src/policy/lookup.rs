@@ -1,0 +1,82 @@
+use std::collections::BTreeMap;
+
+use super::rule::Case;
+use crate::istio::{Destination, Host};
+use crate::world::{Client, EffectiveRule, Endpoints, HostKind, Kind};
+
+/// What the cluster says about a destination that is written somewhere in an object.
+#[derive(Debug)]
+pub enum Target<'a> {
+    /// Nobody has this host.
+    NoHost,
+    /// No DestinationRule in force defines the subset; those that are defined.
+    NoSubset(Vec<&'a str>),
+    /// These endpoints; `None` where Kubernetes does not know them.
+    Selects(Option<Endpoints>),
+}
+
+impl Target<'_> {
+    /// How many ready endpoints it has, where that is known.
+    pub fn ready(&self) -> Option<u32> {
+        match self {
+            Self::Selects(endpoints) => endpoints.as_ref().map(Endpoints::ready),
+            Self::NoHost | Self::NoSubset(_) => None,
+        }
+    }
+}
+
+impl<'a> Case<'a> {
+    /// The kinds that [`Self::target`] asks.
+    pub const TARGET: [Kind; 5] =
+        [Kind::Service, Kind::ServiceEntry, Kind::DestinationRule, Kind::EndpointSlice, Kind::Pod];
+
+    /// Whether all of these kinds may be looked up: a rule of [`super::Stage::Text`] is asked also where nothing is known yet.
+    pub fn may_look(&self, kinds: &[Kind]) -> bool {
+        !self.world.is_blank() && kinds.iter().all(|&kind| self.world.knows(kind))
+    }
+
+    /// The full name of a host that the object writes.
+    pub fn resolve(&self, host: &str) -> Host {
+        Host::resolve(host, &self.review.namespace, &self.world.mesh().domain)
+    }
+
+    /// The DestinationRule that the object's clients use for `host`; any client's where they differ.
+    pub fn destination_rule(&self, host: &Host) -> Option<EffectiveRule<'a>> {
+        let world = self.world;
+        let clients = [Client::anywhere(), Client::in_namespace(&self.review.namespace)];
+        clients.iter().find_map(|client| world.destination_rule(host, client))
+    }
+
+    /// What `written` is in the cluster.
+    pub fn target(&self, written: &Destination) -> Target<'a> {
+        let host = self.resolve(&written.host);
+        if self.world.host(&host).is_none() {
+            return Target::NoHost;
+        }
+        let none = BTreeMap::new();
+        let labels = if written.subset.is_empty() {
+            &none
+        } else {
+            let rule = self.destination_rule(&host);
+            match rule.and_then(|rule| rule.subset(&written.subset)) {
+                Some(subset) => &subset.labels,
+                None => {
+                    let defined = rule.into_iter().flat_map(EffectiveRule::subsets);
+                    return Target::NoSubset(defined.map(|subset| subset.name.as_str()).collect());
+                }
+            }
+        };
+        Target::Selects(self.world.selected(&host, labels, written.port.number))
+    }
+
+    /// The number of the port that requests to `written` arrive at: its own, or the only one of its Service.
+    pub fn port(&self, written: &Destination) -> Option<i64> {
+        written.port.number.or_else(|| match self.world.host(&self.resolve(&written.host)) {
+            Some(HostKind::Service(service)) => match service.ports.as_slice() {
+                [only] => Some(only.number),
+                _ => None,
+            },
+            _ => None,
+        })
+    }
+}

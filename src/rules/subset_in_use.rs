@@ -1,0 +1,441 @@
+use std::collections::{BTreeMap, BTreeSet};
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use crate::istio::{DestinationRule, FieldPath, Host, VirtualService};
+use crate::policy::words::{counted, label_map, list, number, percent};
+use crate::policy::{
+    Action, Class, Definition, Flow, Gravity, Movement, Redefinition, Reference, Relabelled,
+    Report, Rule, Shift, Stage, Use,
+};
+use crate::world::{ANY_NAMESPACE, Client, HostKind, Kind};
+
+/// A subset that carries traffic keeps its definition and its endpoints.
+///
+/// Reads: the DestinationRule before and after. Looks up every VirtualService that sends requests to its host, and the
+/// endpoints.
+///
+/// Judges DestinationRules that are created, changed or deleted, by comparing what the clients of every VirtualService find
+/// before and after. Refuses a write after which a share above 0 names a subset that its clients find no more, or that selects
+/// no ready endpoint any more: that share would be answered with 503, and nothing falls back to another subset.
+///
+/// A new DestinationRule can take subsets away, too: one in the clients' own namespace, for the exact host instead of a
+/// wildcard, or with another `exportTo`, takes the place of the one that defined them.
+///
+/// A subset that keeps its name and selects other pods moves its share although no VirtualService changes: what a canary gets
+/// that way is measured by the steps of `canary-step`, and the way back to the older pods is always open.
+///
+/// Never refused: a subset that no route gives a share; what was missing or dead before; a host without a ready endpoint; new
+/// subsets; the deletion of a rule while another one defines the same subsets. A mere warning: a dry run, whose other objects
+/// the server does not have; clients that are not there. Before anybody is refused, the VirtualServices and the DestinationRules
+/// (where pods are lost, the pods) are read again from the API server.
+///
+/// Why: a VirtualService names a subset, and another object says what that is: whoever edits the one does not see the
+/// other.
+///
+/// Refused: the deletion of subset v1 from the DestinationRule while a VirtualService gives v1 a share.
+///
+/// Passes: the same after no VirtualService gives v1 a share any more.
+#[derive(Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub(super) struct SubsetInUse {}
+
+impl Rule for SubsetInUse {
+    const ID: &'static str = "subset-in-use";
+    const ACTION: Action = Action::Deny;
+    const STAGE: Stage = Stage::Definition;
+    const READS: &'static [Kind] = &[
+        Kind::VirtualService,
+        Kind::DestinationRule,
+        Kind::Service,
+        Kind::ServiceEntry,
+        Kind::EndpointSlice,
+        Kind::Pod,
+    ];
+
+    fn check_definition(&self, case: &Definition<'_>, report: &mut Report<'_>) {
+        let mut lost: Vec<Vec<&Use<'_>>> = Vec::new();
+        for own in &case.redefinition.uses {
+            let is_lost = match (&own.before, &own.after) {
+                (_, None) => true,
+                (Some(_), Some(after)) => after.is_dead(),
+                (None, Some(_)) => false,
+            };
+            // What one VirtualService loses for one reason is one finding.
+            let same = |known: &&mut Vec<&Use<'_>>| {
+                let known = known[0];
+                std::ptr::eq(known.object, own.object)
+                    && known.host == own.host
+                    && known.client == own.client
+                    && known.before.is_some() == own.before.is_some()
+                    && known.after.is_some() == own.after.is_some()
+                    && gravity(known) == gravity(own)
+            };
+            match lost.iter_mut().filter(|_| is_lost).find(same) {
+                Some(known) => known.push(own),
+                None if is_lost => lost.push(vec![own]),
+                None => {}
+            }
+        }
+        for own in lost {
+            let first = own[0];
+            let rests_on = match first.after {
+                None => rests_on_rules(case, first),
+                Some(_) => rests_on_pods(case, first.object, &first.host),
+            };
+            report.lookup(gravity(first), path(case, first), message(case, &own), rests_on);
+        }
+        check_shifts(case, report);
+    }
+}
+
+/// A rise that no VirtualService shows.
+struct Rise<'a> {
+    shift: &'a Shift<'a>,
+    flow: &'a Flow,
+    moved: &'a Movement,
+    objects: u32,
+}
+
+fn check_shifts(case: &Definition<'_>, report: &mut Report<'_>) {
+    /// Floating point leaves this much over, in points.
+    const TOLERANCE: f64 = 1e-6;
+    let step = &case.policy.spec().step;
+    let mut worst: BTreeMap<(bool, &str), Rise<'_>> = BTreeMap::new();
+    for shift in &case.redefinition.shifts {
+        let mut counted = BTreeSet::new();
+        for (flow, moved) in shift.change.movements() {
+            let exceeds = moved.to * 100.0 > step.limit(moved.from * 100.0) + TOLERANCE;
+            if !moved.rises() || !exceeds || flow.is_targeted() {
+                continue;
+            }
+            let is_refused = moved.class == Class::Canary && shift.gravity == Gravity::Full;
+            let label = shift.change.destinations.get(moved.destination).label.as_str();
+            let key = (is_refused, label);
+            let is_first = u32::from(counted.insert(key));
+            let known = worst.entry(key).or_insert(Rise { shift, flow, moved, objects: 0 });
+            known.objects += is_first;
+            if moved.rise() > known.moved.rise() {
+                *known = Rise { shift, flow, moved, objects: known.objects };
+            }
+        }
+    }
+    for rise in worst.into_values() {
+        let Rise { shift, moved, .. } = rise;
+        let to = shift.change.destinations.get(moved.destination);
+        let subset = shift.subsets.iter().find(|own| Some(own.after) == to.labels.as_ref());
+        // Pods of another subset gain where this one selects them, too.
+        let subset = subset.or_else(|| shift.subsets.iter().find(|own| own.host == to.host));
+        let gravity = match moved.class {
+            Class::Canary => shift.gravity,
+            _ => Gravity::WarnOnly,
+        };
+        report.lookup(
+            gravity,
+            labels_path(case, subset.map(|own| own.subset)),
+            rise_message(case, &rise, subset),
+            rests_on_pods(case, shift.object, &to.host),
+        );
+    }
+}
+
+fn rise_message(
+    case: &Definition<'_>,
+    Rise { shift, flow, moved, objects }: &Rise<'_>,
+    subset: Option<&Relabelled<'_>>,
+) -> String {
+    let to = shift.change.destinations.get(moved.destination);
+    let object = full_name(shift.object);
+    let domain = &case.world.mesh().domain;
+    let host = to.host.short(&shift.object.metadata.namespace, domain);
+    let labels = to.labels.as_ref().map_or_else(|| to.subset.clone(), label_map);
+    let route = flow.after.as_ref().map(|after| flow.protocol.path(after.route));
+    let place = route.map_or(String::new(), |route| format!(" in {route}"));
+    let more = match objects - 1 {
+        0 => String::new(),
+        more => format!(" (and {} like it)", counted(more, "other")),
+    };
+    let (from, until) = (percent(moved.from), percent(moved.to));
+    let relabelled = subset.map_or(String::new(), |own| {
+        format!(
+            "\n  {} would select {}; it selected {}. No VirtualService shows this shift.",
+            own.subset,
+            label_map(own.after),
+            label_map(own.before)
+        )
+    });
+    let head = format!(
+        "pods of {host} with {labels} would go from {from} to {until} of what VirtualService {object}{more} routes{place}"
+    );
+    match moved.class {
+        Class::Canary => {
+            let limit = case.policy.limit_in_words(moved.from * 100.0);
+            let most = case.policy.spec().step.limit(moved.from * 100.0);
+            format!(
+                "{head} in one write; {limit}{relabelled}\n  Passes: a subset of its own for {labels}; VirtualService {object} may then give it up to {} %.",
+                number(most.floor())
+            )
+        }
+        Class::Stable | Class::Rollback => {
+            format!(
+                "{head}: taken as a rollback, because they were there before the others{relabelled}"
+            )
+        }
+        _ => format!("{head}; nobody can say which side is the stable one{relabelled}"),
+    }
+}
+
+fn gravity(own: &Use<'_>) -> Gravity {
+    if own.is_live { own.gravity } else { Gravity::WarnOnly }
+}
+
+fn message(case: &Definition<'_>, lost: &[&Use<'_>]) -> String {
+    let own = lost[0];
+    let who = clients(&own.client);
+    let more = match lost.iter().map(|own| own.objects - 1).max().unwrap_or_default() {
+        0 => String::new(),
+        1 => " (another one uses the same)".to_owned(),
+        more => format!(" ({more} others use the same)"),
+    };
+    let whose = format!("VirtualService {} sends {}{more}", object(own), shares(case, lost));
+    let what = match (&own.before, &own.after) {
+        (None, None) => {
+            format!("{whose}; {who} find no such subset: 503 before this write and after it")
+        }
+        (Some(_), None) if own.is_live => {
+            format!("{whose}; {who} would find no such subset any more and get 503")
+        }
+        (Some(_), None) => {
+            format!(
+                "{whose}; {who} would find no such subset any more, and nobody answers there now"
+            )
+        }
+        (Some(_), Some(_)) if own.is_live => {
+            format!("{whose}, which would select no ready pod any more: 503 for that share")
+        }
+        _ => format!("{whose}, which selects no ready pod, before this write and after it"),
+    };
+    format!("{what}\n  {}\n  {}", found_instead(case, lost), next(case, lost))
+}
+
+/// `90 % to reviews/v1 and 10 % to reviews/v2 in spec.http[0]`.
+fn shares(case: &Definition<'_>, lost: &[&Use<'_>]) -> String {
+    let one = |own: &&Use<'_>| format!("{} to {}", percent(own.share), subset_name(case, own));
+    let all = |of: &[&Use<'_>]| list(&of.iter().map(one).collect::<Vec<_>>());
+    let places = lost.chunk_by(|a, b| a.place() == b.place());
+    let said = places.map(|own| format!("{} in {}", all(own), own[0].place()));
+    list(&said.collect::<Vec<_>>())
+}
+
+/// What these clients find after the write, and why.
+fn found_instead(case: &Definition<'_>, lost: &[&Use<'_>]) -> String {
+    let own = lost[0];
+    if let Some(after) = &own.after {
+        let before = own
+            .before
+            .as_ref()
+            .map_or(String::new(), |before| format!("; it selected {}", label_map(before.labels)));
+        return format!("{} would select {}{before}.", own.subset, label_map(after.labels));
+    }
+    let was = case.redefinition.before.destination_rule(&own.host, &own.client);
+    let Some(rule) = case.redefinition.after.destination_rule(&own.host, &own.client) else {
+        let kept = case.redefinition.new.filter(|new| has_subset(new, own.subset));
+        return match kept {
+            Some(_) if is_for_same_host(case) => {
+                "Its exportTo keeps it from them, and no other DestinationRule is left.".to_owned()
+            }
+            _ => match was.filter(|_| is_merged_away(case)).and_then(|was| was.rules().next()) {
+                Some(was) => format!(
+                    "Istio merges {}, which is private, into this rule, and only pods that it selects find that.",
+                    full(was)
+                ),
+                None => format!("No DestinationRule for {} would be left for them.", own.host),
+            },
+        };
+    };
+    let names =
+        |rules: &[&DestinationRule]| list(&rules.iter().map(|rule| full(rule)).collect::<Vec<_>>());
+    let now = rule.rules().collect::<Vec<_>>();
+    let gone = was.into_iter().flat_map(|was| was.rules()).collect::<Vec<_>>();
+    let gone = gone.into_iter().filter(|old| !now.iter().any(|new| full(new) == full(old)));
+    let gone = gone.collect::<Vec<_>>();
+    let defined = rule.subsets().map(|subset| subset.name.clone()).collect::<Vec<_>>();
+    let what = if defined.is_empty() { "no subset".to_owned() } else { list(&defined) };
+    let verb = if now.len() == 1 { "defines" } else { "define" };
+    let instead = if gone.is_empty() || own.before.is_none() {
+        String::new()
+    } else {
+        format!(" instead of {}", names(&gone))
+    };
+    let split = now.iter().any(|new| {
+        gone.iter().any(|old| {
+            old.metadata.namespace == new.metadata.namespace
+                && old.spec.host == new.spec.host
+                && new.spec.workload_selector.is_none()
+                && old.spec.export_to != new.spec.export_to
+        })
+    });
+    let why = if split && own.before.is_some() {
+        " Istio merges only rules with the same exportTo; an omitted one is not the same as [\"*\"]."
+    } else {
+        ""
+    };
+    let which = if instead.is_empty() {
+        format!(", which {verb} {what}")
+    } else {
+        format!(", which {verb} {what},{instead}")
+    };
+    format!("They would use {}{which}.{why}", names(&now))
+}
+
+fn next(case: &Definition<'_>, lost: &[&Use<'_>]) -> String {
+    let own = lost[0];
+    let subsets = list(&lost.iter().map(|own| own.subset.to_owned()).collect::<Vec<_>>());
+    let object = object(own);
+    let route = format!("once VirtualService {object} gives {subsets} no share");
+    let labelled = lost.iter().filter_map(|own| {
+        Some(format!("{} ({})", own.subset, label_map(own.before.as_ref()?.labels)))
+    });
+    let labelled = list(&labelled.collect::<Vec<_>>());
+    let Redefinition { old, new, .. } = case.redefinition;
+    match (old, new, &own.after) {
+        _ if own.before.is_none() => {
+            format!("Passes as it is; the share is answered once a DestinationRule defines {subsets}.")
+        }
+        (_, None, _) => format!("Passes: this {route}."),
+        (_, Some(_), Some(_)) => {
+            format!("Passes: this once ready pods carry these labels, or {route}.")
+        }
+        (_, Some(_), None) if is_merged_away(case) && nothing_is_left(case, own) => {
+            "Passes: this once the private rule has no exportTo, or one that says more than [\".\"]."
+                .to_owned()
+        }
+        (Some(old), Some(new), None) if lost.iter().all(|own| has_subset(new, own.subset)) => {
+            let field = if !is_for_same_host(case) {
+                "host"
+            } else if old.spec.export_to != new.spec.export_to {
+                "exportTo"
+            } else {
+                "workloadSelector"
+            };
+            format!("Passes: this with {field} as it was, or {route}.")
+        }
+        (Some(_), Some(_), None) => format!("Passes: this {route}, or with {labelled} kept."),
+        (None, Some(_), None) => format!("Passes: this with subsets {labelled} in it."),
+    }
+}
+
+fn nothing_is_left(case: &Definition<'_>, own: &Use<'_>) -> bool {
+    case.redefinition.after.destination_rule(&own.host, &own.client).is_none()
+}
+
+/// A private rule beside a selector of the same namespace is lost for everybody whom the selector does not select.
+///
+/// Source: `pilot/pkg/model/destination_rule.go` `mergeDestinationRule`.
+fn is_merged_away(case: &Definition<'_>) -> bool {
+    let has_selector = |rule: &DestinationRule| rule.spec.workload_selector.is_some();
+    let Redefinition { old, new, .. } = case.redefinition;
+    new.is_some_and(has_selector) && old.is_none()
+}
+
+fn has_subset(rule: &DestinationRule, name: &str) -> bool {
+    rule.spec.subsets.iter().any(|subset| subset.name == name)
+}
+
+/// Whether the rule spoke of the same host before.
+fn is_for_same_host(case: &Definition<'_>) -> bool {
+    let Redefinition { old, new, .. } = case.redefinition;
+    let host = |rule: &DestinationRule| {
+        Host::resolve(&rule.spec.host, &case.review.namespace, &case.world.mesh().domain)
+    };
+    old.zip(*new).is_none_or(|(old, new)| host(old) == host(new))
+}
+
+fn object(own: &Use<'_>) -> String {
+    full_name(own.object)
+}
+
+fn full_name(object: &VirtualService) -> String {
+    format!("{}/{}", object.metadata.namespace, object.metadata.name)
+}
+
+fn path(case: &Definition<'_>, own: &Use<'_>) -> FieldPath {
+    labels_path(case, own.after.as_ref().map(|_| own.subset))
+}
+
+/// The subset in the new rule, where it has one of that name.
+fn labels_path(case: &Definition<'_>, name: Option<&str>) -> FieldPath {
+    let subsets = FieldPath::spec().field("subsets");
+    let at =
+        case.redefinition.new.zip(name).and_then(|(rule, name)| {
+            rule.spec.subsets.iter().position(|subset| subset.name == name)
+        });
+    at.map_or(subsets.clone(), |at| subsets.index(at).field("labels"))
+}
+
+fn clients(client: &Client) -> String {
+    let namespace = &client.namespace;
+    match (&client.gateway, namespace.as_str()) {
+        (Some(gateway), _) => format!("gateway {gateway}"),
+        (None, ANY_NAMESPACE) => "clients in the mesh".to_owned(),
+        (None, _) if !client.labels.is_empty() => {
+            format!("clients in namespace {namespace} with {}", label_map(&client.labels))
+        }
+        (None, _) => format!("clients in namespace {namespace}"),
+    }
+}
+
+fn subset_name(case: &Definition<'_>, own: &Use<'_>) -> String {
+    let domain = &case.world.mesh().domain;
+    format!("{}/{}", own.host.short(&own.object.metadata.namespace, domain), own.subset)
+}
+
+fn full(rule: &DestinationRule) -> String {
+    format!("{}/{}", rule.metadata.namespace, rule.metadata.name)
+}
+
+/// The share, and who defines the subset; the Service may be gone with the whole application. Three reads are all there are, and
+/// whether pods answer in this very second is the least of it.
+fn rests_on_rules(case: &Definition<'_>, own: &Use<'_>) -> Vec<Reference> {
+    let mut found = vec![routes_of(own.object)];
+    let mut namespaces = vec![
+        case.review.namespace.as_str(),
+        own.client.namespace.as_str(),
+        case.world.host_namespace(&own.host).unwrap_or_default(),
+        case.world.mesh().root_namespace.as_str(),
+    ];
+    namespaces.retain(|namespace| *namespace != ANY_NAMESPACE);
+    namespaces.sort_unstable();
+    namespaces.dedup();
+    found.extend(
+        namespaces
+            .into_iter()
+            .map(|namespace| Reference::DestinationRules { namespace: namespace.to_owned() }),
+    );
+    match case.world.host(&own.host) {
+        Some(HostKind::Service(service)) => found.push(Reference::Service {
+            namespace: service.namespace.clone(),
+            name: service.name.clone(),
+        }),
+        Some(HostKind::ServiceEntry(_)) => found.push(Reference::ServiceEntries),
+        _ => {}
+    }
+    found
+}
+
+/// The share, and the pods on both sides; what the labels are, the write says itself.
+fn rests_on_pods(case: &Definition<'_>, object: &VirtualService, host: &Host) -> Vec<Reference> {
+    let pods = match case.world.host(host) {
+        Some(HostKind::Service(service)) => Reference::Endpoints {
+            namespace: service.namespace.clone(),
+            service: service.name.clone(),
+        },
+        _ => Reference::ServiceEntries,
+    };
+    vec![routes_of(object), pods]
+}
+
+fn routes_of(object: &VirtualService) -> Reference {
+    Reference::VirtualServices { namespace: object.metadata.namespace.clone() }
+}

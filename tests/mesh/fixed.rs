@@ -1,0 +1,33 @@
+//! The worlds of `worlds/`: what people write and what Istio makes of it, each a statement of its own.
+
+use std::fs;
+use std::path::Path;
+
+use crate::court::Court;
+use crate::harness::Result;
+use crate::platform::Running;
+use crate::world::World;
+
+pub(crate) fn agree_with_istio(running: &Running) -> Result {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/mesh/worlds");
+    let mut names = Vec::new();
+    let mut worlds = Vec::new();
+    let files = fs::read_dir(&folder)?.collect::<std::io::Result<Vec<_>>>()?;
+    let mut files = files.into_iter().map(|file| file.path()).collect::<Vec<_>>();
+    files.sort();
+    for file in files {
+        let name = file.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+        worlds.push(World::parse(&name, &fs::read_to_string(&file)?)?);
+        names.push(name);
+    }
+    let found = Court::of(running)?.judge(&worlds)?;
+    let differing = names.iter().zip(&found).filter(|(_, found)| !found.is_empty());
+    let report = differing.map(|(name, found)| format!("{name}:\n  {}", found.join("\n  ")));
+    let report = report.collect::<Vec<_>>();
+    if report.is_empty() {
+        return Ok(());
+    }
+    let count = report.len();
+    Err(format!("{count} of {} worlds differ from Istio\n{}", names.len(), report.join("\n"))
+        .into())
+}

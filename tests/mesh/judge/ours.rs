@@ -1,0 +1,341 @@
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use sluicegate::istio::{
+    self, Arrival, Condition, Destination, Host, Protocol, Reading, Resolution, Route, RouteMatch,
+    VirtualService,
+};
+use sluicegate::policy::fractions;
+use sluicegate::world::{Client, Endpoints, HostKind, World};
+
+use super::request::Request;
+use super::{Answer, ClusterView, Entry, Table};
+
+/// The discovery of a cluster whose connections go where the client wanted.
+const ORIGINAL: &str = "ORIGINAL_DST";
+
+/// The Node that all proxies of the tests say they run on.
+const NODE: &str = "node-a";
+
+/// What the gate believes about one client: nothing is decided here, everything is asked of the crate.
+pub(crate) struct Ours<'a> {
+    pub(crate) world: &'a World,
+    pub(crate) client: &'a Client,
+    /// The port of the listener that requests arrive at.
+    pub(crate) port: i64,
+}
+
+/// A route with the conditions under which this client's requests reach it.
+struct Reached<'a> {
+    /// The VirtualService that names the host.
+    object: &'a VirtualService,
+    /// Of its own, or of a delegate, whose namespace completes the names in it.
+    route: Cow<'a, Route>,
+    namespace: &'a str,
+    /// One for each block of its match that is for this client; `None` for one that no request satisfies.
+    conditions: Vec<Option<Condition>>,
+    /// Nothing behind it is ever asked.
+    is_last: bool,
+}
+
+impl<'a> Ours<'a> {
+    /// What the world says of a cluster; `None` where no such cluster is thought to exist.
+    pub(crate) fn cluster(&self, host: &Host, subset: &str, port: i64) -> Option<ClusterView> {
+        let known = self.world.host(host)?;
+        if !self.world.is_visible(host, self.client) || !ports(known)?.contains(&port) {
+            return None;
+        }
+        let rule = self.world.destination_rule(host, self.client);
+        let mut labels = match subset {
+            "" => BTreeMap::new(),
+            subset => rule?.subset(subset)?.labels.clone(),
+        };
+        let policy = rule.map(|rule| rule.policy(subset, Some(port)));
+        let is_passthrough =
+            policy.and_then(|policy| policy.load_balancer).is_some_and(|own| own.is_passthrough());
+        let discovery = match known {
+            HostKind::Service(service) if service.is_headless && self.client.gateway.is_none() => {
+                ORIGINAL
+            }
+            HostKind::ServiceEntry(entry) => match entry.spec.resolution {
+                Resolution::None if self.client.gateway.is_none() => ORIGINAL,
+                Resolution::None | Resolution::Static => "EDS",
+                Resolution::Dns | Resolution::DynamicDns => "STRICT_DNS",
+            },
+            _ => "EDS",
+        };
+        if matches!(known, HostKind::Service(service) if service.is_node_local) {
+            labels.insert("kubernetes.io/hostname".to_owned(), NODE.to_owned());
+        }
+        let selected = self.world.selected(host, &labels, Some(port));
+        // An endpoint of a Pod that is not there yet counts as ready for the gate; istiod waits for the Pod.
+        let healthy = |selected: &Endpoints| (selected.ready() - selected.unknown_ready) as usize;
+        let selected = selected.as_ref().map(healthy);
+        if discovery == "STRICT_DNS" && !subset.is_empty() && selected == Some(0) {
+            return None;
+        }
+        let rule = rule.and_then(|rule| rule.rules().next());
+        let rule = rule.map(|rule| format!("{}/{}", rule.metadata.namespace, rule.metadata.name));
+        Some(ClusterView {
+            discovery: if is_passthrough { ORIGINAL } else { discovery }.to_owned(),
+            rule,
+            healthy: selected.unwrap_or(0),
+            connect_timeout: 0.0,
+        })
+    }
+
+    /// The routes for requests to `host`, in order; `None` where nobody serves them.
+    pub(crate) fn table(&self, host: &Host) -> Option<Table> {
+        match self.served(host)? {
+            Served::Plainly(target) => {
+                let cluster = format!("outbound|{}||{target}", self.port);
+                let answer = Answer::Clusters(BTreeMap::from([(cluster, 1.0)]));
+                let entry = Entry { route: "default".to_owned(), source: None, answer };
+                Some(Table { entries: vec![entry], is_complete: true })
+            }
+            Served::By(reached) => {
+                let entries = reached.iter().flat_map(|reached| {
+                    let metadata = &reached.object.metadata;
+                    let entry = Entry {
+                        route: reached.route.name.clone(),
+                        source: Some(format!("{}/{}", metadata.namespace, metadata.name)),
+                        answer: self.answer(reached),
+                    };
+                    vec![entry; reached.conditions.len()]
+                });
+                let is_complete = reached.iter().any(|reached| reached.is_last);
+                Some(Table { entries: entries.collect(), is_complete })
+            }
+        }
+    }
+
+    /// The place in [`Ours::table`] of the entry that takes a request, where that can be told.
+    pub(crate) fn takes(&self, host: &Host, request: &Request) -> Taken {
+        let Some(Served::By(reached)) = self.served(host) else { return Taken::By(0) };
+        let request = self.as_condition(request);
+        let conditions = reached.iter().flat_map(|reached| &reached.conditions).enumerate();
+        let conditions = conditions.filter_map(|(place, own)| Some((place, own.as_ref()?)));
+        for (place, condition) in conditions {
+            if condition.covers(&request) {
+                return Taken::By(place);
+            }
+            if !condition.excludes(&request) {
+                return Taken::Unknown;
+            }
+        }
+        Taken::ByNobody
+    }
+
+    /// Who serves requests for `host`; `None` for nobody.
+    fn served(&self, host: &Host) -> Option<Served<'a>> {
+        let routing = self.world.routing();
+        let in_force = || routing.in_force(host, self.client, Protocol::Http, Some(self.port));
+        let reached = |objects: Vec<&'a VirtualService>| {
+            objects.into_iter().flat_map(|object| self.reached_of(object)).collect::<Vec<_>>()
+        };
+        if self.client.gateway.is_some() {
+            // The routes of all are tried there, catch-alls last.
+            let (last, first): (Vec<_>, Vec<_>) =
+                reached(in_force()).into_iter().partition(|reached| reached.is_last);
+            let all = first.into_iter().chain(last).collect::<Vec<_>>();
+            return (!all.is_empty()).then_some(Served::By(all));
+        }
+        if self.is_known(host) {
+            let objects = in_force();
+            if !objects.is_empty() {
+                return Some(Served::By(reached(objects)));
+            }
+        }
+        match self.world.host(host) {
+            // Another name of a service that the client knows, on that one's ports: it is served as that is.
+            Some(HostKind::Alias(_)) => {
+                let target = self.world.alias_target(host)?;
+                let is_alias = matches!(self.world.host(&target), Some(HostKind::Alias(_)));
+                (!is_alias && self.is_known(&target)).then(|| self.served(&target))?
+            }
+            Some(_) if self.is_known(host) => Some(Served::Plainly(host.clone())),
+            // `reviews.shop` in a request, unlike in an object, is short for the service.
+            _ => {
+                let domain = &self.world.mesh().domain;
+                let full = Host::resolve(&format!("{host}.svc.{domain}"), "", domain);
+                self.is_known(&full).then(|| self.served(&full))?
+            }
+        }
+    }
+
+    /// Whether the host's own namespace is one of those that it is hidden from. Istio gives a cluster to clients there all the
+    /// same as soon as some VirtualService of theirs sends requests to it (`sidecar.go` `collectImportedServices`), which
+    /// `exportTo` says nothing of: nobody means that, and the gate does not follow it.
+    pub(crate) fn is_hidden_at_home(&self, host: &Host) -> bool {
+        self.world.host_namespace(host) == Some(self.client.namespace.as_str())
+            && !self.world.is_visible(host, self.client)
+    }
+
+    /// Whether sidecars route the host by an accident of Istio's, which the gate does not follow:
+    ///
+    /// - it is no service of this port but stands in a VirtualService beside other hosts, one of which is (`httproute.go`
+    ///   `selectVirtualServices` calls that a bug);
+    /// - it is an alias, and both it and what it stands for have a VirtualService: whichever is older wins, because each makes
+    ///   a virtual host with both names.
+    pub(crate) fn is_routed_by_accident(&self, host: &Host) -> bool {
+        let routing = self.world.routing();
+        let objects = |host: &Host| routing.virtual_services(host, self.client);
+        if self.client.gateway.is_some() {
+            return false;
+        }
+        if let Some(target) = self.world.alias_target(host) {
+            return !objects(host).is_empty() && !objects(&target).is_empty();
+        }
+        !self.is_known(host) && objects(host).iter().any(|own| own.spec.hosts.len() > 1)
+    }
+
+    /// Whether it is a service of the listener's port that this client may see.
+    fn is_known(&self, host: &Host) -> bool {
+        let known = self.world.host(host);
+        known.is_some_and(|known| ports_of(known).contains(&self.port))
+            && self.world.is_visible(host, self.client)
+    }
+
+    fn reached_of(&self, object: &'a VirtualService) -> Vec<Reached<'a>> {
+        let mut found = Vec::new();
+        let anything = self.anything();
+        let ends = |conditions: &[Option<Condition>]| {
+            conditions
+                .last()
+                .is_some_and(|last| last.as_ref().is_some_and(|last| last.covers(&anything)))
+        };
+        for (route, namespace) in self.routes(object) {
+            let arrival = Arrival::at(self.gateway(), namespace);
+            let is_mine = |block: &&RouteMatch| {
+                let is_port = block.port.is_none_or(|port| port == 0 || port == self.port);
+                is_port && self.client.meets(block, namespace)
+            };
+            let mut conditions = Vec::new();
+            if route.r#match.is_empty() {
+                conditions.push(Some(Condition::default()));
+            }
+            for block in route.r#match.iter().filter(is_mine) {
+                conditions.push(Condition::of(block, &arrival, Reading::Strict));
+                if ends(&conditions) {
+                    break;
+                }
+            }
+            let is_last = ends(&conditions);
+            if !conditions.is_empty() {
+                found.push(Reached { object, route, namespace, conditions, is_last });
+            }
+            if is_last {
+                break;
+            }
+        }
+        found
+    }
+
+    /// The routes of an object with those of its delegates in their places.
+    fn routes(&self, object: &'a VirtualService) -> Vec<(Cow<'a, Route>, &'a str)> {
+        let namespace = object.metadata.namespace.as_str();
+        let mut routes = Vec::new();
+        for route in object.spec.routes(Protocol::Http) {
+            let Some(to) = &route.delegate else {
+                routes.push((Cow::Borrowed(route), namespace));
+                continue;
+            };
+            let Ok(delegate) = self.world.delegate(to, namespace) else { continue };
+            let merged = istio::delegate::merge(route, &delegate.spec.http);
+            let own = merged.routes.into_iter().map(|(_, route)| Cow::Owned(route));
+            routes.extend(own.map(|route| (route, delegate.metadata.namespace.as_str())));
+        }
+        routes
+    }
+
+    fn answer(&self, reached: &Reached<'_>) -> Answer {
+        let route = &reached.route;
+        if route.route.is_empty() {
+            return Answer::Itself;
+        }
+        let mut shares = BTreeMap::new();
+        for (share, written) in fractions(route).into_iter().zip(&route.route) {
+            if share > 0.0 {
+                let name = self.cluster_name(&written.destination, reached.namespace);
+                *shares.entry(name).or_insert(0.0) += share;
+            }
+        }
+        Answer::Clusters(shares)
+    }
+
+    fn cluster_name(&self, to: &Destination, namespace: &str) -> String {
+        let host = Host::resolve(&to.host, namespace, &self.world.mesh().domain);
+        let known = self.world.host(&host);
+        let own = known.map(ports_of).unwrap_or_default();
+        // A sidecar knows the services of the listener's port, a gateway all of them.
+        let is_seen = (self.client.gateway.is_some() || own.contains(&self.port))
+            && self.world.is_visible(&host, self.client);
+        let port = match (to.port.number, own.as_slice()) {
+            (Some(number), _) => number,
+            (None, [only]) if is_seen => *only,
+            (None, _) => self.port,
+        };
+        let target = self.world.alias_target(&host).filter(|_| is_seen).unwrap_or(host);
+        format!("outbound|{port}|{}|{target}", to.subset)
+    }
+
+    fn gateway(&self) -> &str {
+        self.client.gateway.as_deref().unwrap_or("mesh")
+    }
+
+    /// What is true of all requests of this client at this port.
+    fn anything(&self) -> Condition {
+        self.condition(RouteMatch::default())
+    }
+
+    fn as_condition(&self, request: &Request) -> Condition {
+        let own = serde_json::from_value(request.as_match());
+        self.condition(own.unwrap_or_else(|error| panic!("a request as a match: {error}")))
+    }
+
+    fn condition(&self, own: RouteMatch) -> Condition {
+        // Labels that the client does not carry have a value that nobody asks for.
+        let mut labels = BTreeMap::from([("app".to_owned(), "none of them".to_owned())]);
+        labels.extend(self.client.labels.clone());
+        let own = RouteMatch {
+            port: Some(self.port),
+            source_labels: labels,
+            source_namespace: self.client.namespace.clone(),
+            ..own
+        };
+        Condition::of(&own, &Arrival::at(self.gateway(), ""), Reading::Strict).unwrap_or_default()
+    }
+}
+
+/// Who serves requests.
+enum Served<'a> {
+    /// These routes, one after the other.
+    By(Vec<Reached<'a>>),
+    /// A Service's own routing.
+    Plainly(Host),
+}
+
+/// Who takes a request.
+#[derive(Debug, PartialEq)]
+pub(crate) enum Taken {
+    By(usize),
+    ByNobody,
+    /// Expressions are not compared.
+    Unknown,
+}
+
+/// The ports of a host that has clusters of its own.
+fn ports(host: HostKind<'_>) -> Option<Vec<i64>> {
+    (!matches!(host, HostKind::Alias(_))).then(|| ports_of(host))
+}
+
+fn ports_of(host: HostKind<'_>) -> Vec<i64> {
+    match host {
+        HostKind::Service(service) | HostKind::Alias(service) => {
+            service.ports.iter().map(|port| port.number).collect()
+        }
+        HostKind::ServiceEntry(entry) => {
+            entry.spec.ports.iter().map(|port| i64::from(port.number)).collect()
+        }
+    }
+}

@@ -1,0 +1,157 @@
+use std::collections::{BTreeMap, HashMap};
+
+use serde_json::Value;
+
+use super::request::Request;
+use super::{Answer, ClusterView, Entry, Table};
+use crate::harness::Result;
+use crate::platform::Envoy;
+
+/// What istiod told one Envoy, and what the Envoy made of it.
+pub(crate) struct Theirs {
+    clusters: HashMap<String, ClusterView>,
+    /// By the name of the route configuration.
+    hosts: HashMap<String, Vec<VirtualHost>>,
+    /// Resources that Envoy refused, with its reason.
+    pub(crate) refused: Vec<String>,
+}
+
+struct VirtualHost {
+    domains: Vec<String>,
+    routes: Vec<Value>,
+}
+
+impl Theirs {
+    pub(crate) async fn ask(envoy: &Envoy) -> Result<Self> {
+        let dump = envoy.ask("/config_dump").await?;
+        let states = envoy.ask("/clusters?format=json").await?;
+        let mut theirs =
+            Self { clusters: HashMap::new(), hosts: HashMap::new(), refused: Vec::new() };
+        for config in list(&dump, "configs") {
+            for cluster in list(config, "dynamic_active_clusters") {
+                theirs.add_cluster(&cluster["cluster"]);
+            }
+            for routes in list(config, "dynamic_route_configs") {
+                theirs.add_routes(&routes["route_config"]);
+            }
+            for field in [
+                "dynamic_active_clusters",
+                "dynamic_warming_clusters",
+                "dynamic_route_configs",
+                "dynamic_listeners",
+            ] {
+                let failed =
+                    list(config, field).filter_map(|item| item["error_state"]["details"].as_str());
+                theirs.refused.extend(failed.map(str::to_owned));
+            }
+        }
+        for state in list(&states, "cluster_statuses") {
+            let Some(cluster) = theirs.clusters.get_mut(text(&state["name"])) else { continue };
+            for host in list(state, "host_statuses") {
+                if text(&host["health_status"]["eds_health_status"]) == "HEALTHY" {
+                    cluster.healthy += 1;
+                }
+            }
+        }
+        Ok(theirs)
+    }
+
+    pub(crate) fn cluster(&self, name: &str) -> Option<&ClusterView> {
+        self.clusters.get(name)
+    }
+
+    /// Names of clusters that speak of one copy of a world.
+    pub(crate) fn clusters_of<'a>(&'a self, mark: &'a str) -> impl Iterator<Item = &'a str> {
+        self.clusters.keys().map(String::as_str).filter(move |name| {
+            name.starts_with("outbound|") && name.split(['|', '.', '-']).any(|part| part == mark)
+        })
+    }
+
+    /// What requests for `host` meet behind the listener of `port`.
+    pub(crate) fn table(&self, config: &str, host: &str) -> Option<Table> {
+        let hosts = self.hosts.get(config)?;
+        let own = best(hosts, host)?;
+        Some(Table { entries: own.routes.iter().map(entry).collect(), is_complete: false })
+    }
+
+    /// Which entry of the table a request takes.
+    pub(crate) fn takes(&self, config: &str, host: &str, request: &Request) -> Option<usize> {
+        let own = best(self.hosts.get(config)?, host)?;
+        own.routes.iter().position(|route| request.satisfies(&route["match"]))
+    }
+
+    fn add_cluster(&mut self, cluster: &Value) {
+        let discovery = cluster["type"].as_str().or(cluster["cluster_type"]["name"].as_str());
+        let timeout = cluster["connect_timeout"].as_str().and_then(|text| text.strip_suffix('s'));
+        let view = ClusterView {
+            discovery: discovery.unwrap_or("STATIC").to_owned(),
+            rule: config_name(&cluster["metadata"]),
+            healthy: 0,
+            connect_timeout: timeout.and_then(|text| text.parse().ok()).unwrap_or_default(),
+        };
+        self.clusters.insert(text(&cluster["name"]).to_owned(), view);
+    }
+
+    fn add_routes(&mut self, config: &Value) {
+        let host = |host: &Value| VirtualHost {
+            domains: list(host, "domains").map(|domain| text(domain).to_owned()).collect(),
+            routes: list(host, "routes").cloned().collect(),
+        };
+        let hosts = list(config, "virtual_hosts").map(host).collect();
+        self.hosts.insert(text(&config["name"]).to_owned(), hosts);
+    }
+}
+
+/// As Envoy picks a virtual host: the exact domain, else the longest that ends so, else the one for the rest.
+fn best<'a>(hosts: &'a [VirtualHost], host: &str) -> Option<&'a VirtualHost> {
+    let rank = |domain: &str| match domain.strip_prefix('*') {
+        _ if domain == host => Some(usize::MAX),
+        Some("") => Some(0),
+        Some(suffix) if host.len() > suffix.len() && host.ends_with(suffix) => Some(suffix.len()),
+        _ => None,
+    };
+    let ranked = hosts.iter().filter_map(|own| {
+        let best = own.domains.iter().filter_map(|domain| rank(domain)).max()?;
+        // What matches no host of the mesh is nobody's route table.
+        (best > 0).then_some((best, own))
+    });
+    ranked.max_by_key(|(rank, _)| *rank).map(|(_, own)| own)
+}
+
+fn entry(route: &Value) -> Entry {
+    let action = &route["route"];
+    let answer = if let Some(cluster) = action["cluster"].as_str() {
+        Answer::Clusters(BTreeMap::from([(cluster.to_owned(), 1.0)]))
+    } else if let Some(list) = action["weighted_clusters"]["clusters"].as_array() {
+        let weight = |cluster: &Value| cluster["weight"].as_f64().unwrap_or(0.0);
+        let total = list.iter().map(weight).sum::<f64>();
+        let mut shares = BTreeMap::new();
+        for cluster in list {
+            *shares.entry(text(&cluster["name"]).to_owned()).or_insert(0.0) +=
+                weight(cluster) / total;
+        }
+        Answer::Clusters(shares)
+    } else {
+        Answer::Itself
+    };
+    let name = text(&route["name"]);
+    // Istio puts the name of a match block behind the route's.
+    Entry { route: name.to_owned(), source: config_name(&route["metadata"]), answer }
+}
+
+/// `namespace/name` of the object that a cluster or a route was made from.
+fn config_name(metadata: &Value) -> Option<String> {
+    let path = metadata["filter_metadata"]["istio"]["config"].as_str()?;
+    let (_, rest) = path.split_once("/namespaces/")?;
+    let mut parts = rest.split('/');
+    let (namespace, _, name) = (parts.next()?, parts.next()?, parts.next()?);
+    Some(format!("{namespace}/{name}"))
+}
+
+fn list<'a>(value: &'a Value, field: &str) -> impl Iterator<Item = &'a Value> {
+    value[field].as_array().into_iter().flatten()
+}
+
+fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or_default()
+}

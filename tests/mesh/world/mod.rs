@@ -1,0 +1,115 @@
+//! Small clusters, as templates: `@` in them becomes the name of one copy, so that many stand in one cluster side by side.
+
+mod dice;
+mod generate;
+mod routes;
+mod shrink;
+
+use std::collections::BTreeSet;
+
+use serde_json::{Map, Value};
+
+pub(crate) use self::generate::generate;
+pub(crate) use self::shrink::smaller;
+
+/// The label by which all objects of a round are deleted.
+pub(crate) const ROUND: &str = "mesh.sluicegate.dev/round";
+
+/// An object of a template, and when it is created: Istio orders by creation time, which counts whole seconds.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Piece {
+    /// 0 comes at least a second before 1.
+    pub(crate) wave: usize,
+    pub(crate) object: Value,
+}
+
+/// A template.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct World(pub(crate) Vec<Piece>);
+
+/// How many waves there are.
+pub(crate) const WAVES: usize = 2;
+
+impl World {
+    /// A fixed one: YAML documents; the annotation `wave: "1"` makes an object younger.
+    pub(crate) fn parse(name: &str, text: &str) -> crate::harness::Result<Self> {
+        let documents = sluicegate::cluster::parse(name, text)?;
+        let piece = |document: sluicegate::cluster::Document| {
+            let mut object = document.value;
+            let wave =
+                object.pointer("/metadata/annotations/wave").and_then(Value::as_str) == Some("1");
+            if wave {
+                object["metadata"].as_object_mut().map(|own| own.remove("annotations"));
+            }
+            Piece { wave: usize::from(wave), object }
+        };
+        Ok(Self(documents.into_iter().map(piece).collect()))
+    }
+
+    /// The objects of copy `number` that belong to a wave.
+    pub(crate) fn copy(&self, number: usize, round: &str, wave: usize) -> Vec<Value> {
+        let own = self.0.iter().filter(|piece| piece.wave == wave);
+        own.map(|piece| {
+            let mut object = fill(&piece.object, number);
+            object["metadata"]["labels"][ROUND] = round.into();
+            object
+        })
+        .collect()
+    }
+
+    /// Every text at this pointer's field name, anywhere: `subset`, `host`.
+    pub(crate) fn texts(&self, field: &str) -> BTreeSet<String> {
+        let mut found = BTreeSet::new();
+        for piece in &self.0 {
+            texts(&piece.object, field, &mut found);
+        }
+        found
+    }
+
+    /// As a person would write it, for a report.
+    pub(crate) fn yaml(&self) -> String {
+        let pieces = self.0.iter().map(|piece| {
+            let wave = if piece.wave > 0 { "# a second later\n" } else { "" };
+            format!("{wave}{}\n", piece.object)
+        });
+        pieces.collect::<Vec<_>>().join("---\n")
+    }
+}
+
+/// `@` becomes the copy's name; `ip:3` its third address.
+pub(crate) fn fill(value: &Value, number: usize) -> Value {
+    match value {
+        Value::String(text) => Value::String(fill_text(text, number)),
+        Value::Array(items) => items.iter().map(|item| fill(item, number)).collect(),
+        Value::Object(fields) => {
+            let fields =
+                fields.iter().map(|(key, value)| (fill_text(key, number), fill(value, number)));
+            Value::Object(fields.collect::<Map<_, _>>())
+        }
+        other => other.clone(),
+    }
+}
+
+pub(crate) fn fill_text(text: &str, number: usize) -> String {
+    match text.strip_prefix("ip:") {
+        Some(host) => format!("10.{}.{}.{host}", 32 + number / 250, number % 250),
+        None => text.replace('@', &format!("w{number}")),
+    }
+}
+
+fn texts(value: &Value, field: &str, found: &mut BTreeSet<String>) {
+    match value {
+        Value::Array(items) => items.iter().for_each(|item| texts(item, field, found)),
+        Value::Object(fields) => {
+            for (key, value) in fields {
+                match value {
+                    Value::String(text) if key == field => {
+                        found.insert(text.clone());
+                    }
+                    value => texts(value, field, found),
+                }
+            }
+        }
+        _ => {}
+    }
+}

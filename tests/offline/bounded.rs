@@ -1,0 +1,122 @@
+//! Work per review stays in proportion to what is written: a quadratic step would keep these tests for minutes.
+
+use serde_json::{Value, json};
+use sluicegate::cluster;
+use sluicegate::istio::{Arrival, Condition, ConditionIndex, Reading, RouteMatch};
+use sluicegate::policy::{Operation, Policies, Review, Verdict, evaluate};
+use sluicegate::rules;
+use sluicegate::world::{Kind, Mesh};
+
+const REVIEWS: &str = include_str!("../cases/worlds/reviews.yaml");
+
+fn judge(old: &Value, new: &Value) -> Verdict {
+    let documents = cluster::parse("reviews", REVIEWS).expect("the world of the cases");
+    let world = cluster::world(Mesh::default(), &documents, "shop");
+    let whole = |spec: &Value| {
+        json!({"metadata": {"name": "reviews", "namespace": "shop"}, "spec": spec}).to_string()
+    };
+    let review = Review {
+        operation: Operation::parse(
+            Kind::VirtualService,
+            Some(whole(old).as_str()),
+            Some(whole(new).as_str()),
+        ),
+        namespace: "shop".to_owned(),
+        name: "reviews".to_owned(),
+        user: "somebody".to_owned(),
+        dry_run: false,
+    };
+    let policies = Policies::new(Vec::new(), rules::ALL);
+    evaluate(policies.in_force(&review, &world), &review, &world)
+}
+
+fn destination(subset: &str, weight: u32) -> Value {
+    json!({"destination": {"host": "reviews", "subset": subset}, "weight": weight})
+}
+
+fn spec(http: Vec<Value>) -> Value {
+    json!({"hosts": ["reviews"], "http": http})
+}
+
+/// Routes by path, each to one subset, in front of a split.
+fn by_path(count: usize, subset: &str, v2: u32) -> Value {
+    let routes = (0..count).map(|index| {
+        json!({
+            "match": [{"uri": {"prefix": format!("/path-{index}/")}}],
+            "route": [destination(subset, 100)],
+        })
+    });
+    let split = json!({"route": [destination("v1", 100 - v2), destination("v2", v2)]});
+    spec(routes.chain([split]).collect())
+}
+
+fn condition(block: Value) -> Condition {
+    let block: RouteMatch = serde_json::from_value(block).expect("a match");
+    Condition::of(&block, &Arrival::at("mesh", "shop"), Reading::Usual).expect("a condition")
+}
+
+/// A name and the match of the route at a place.
+type Shape<'a> = (&'a str, fn(usize) -> Value);
+
+/// Comparisons that an index makes while each of its conditions is asked about once.
+fn steps(conditions: &[Condition]) -> u64 {
+    let index = ConditionIndex::new(conditions.iter().enumerate());
+    for (at, condition) in conditions.iter().enumerate() {
+        assert_eq!(index.first_covering(condition).map(|(found, _)| found), Some(at));
+    }
+    index.steps()
+}
+
+#[test]
+fn looking_for_a_route_compares_a_few_of_thousands() {
+    let shapes: [Shape<'_>; 5] = [
+        ("paths", |at| json!({"uri": {"exact": format!("/{at}")}})),
+        ("prefixes", |at| json!({"uri": {"prefix": format!("/{at}/")}})),
+        (
+            "headers under one path",
+            |at| json!({"uri": {"prefix": "/api"}, "headers": {"x-tenant": {"exact": format!("t{at}")}}}),
+        ),
+        ("regular expressions", |at| json!({"uri": {"regex": format!("/{at}/.*")}})),
+        ("names", |at| json!({"sniHosts": [format!("h{at}.shop.example.com")]})),
+    ];
+    for (name, shape) in shapes {
+        for count in [1_000, 4_000] {
+            let conditions = (0..count).map(|at| condition(shape(at))).collect::<Vec<_>>();
+            let steps = steps(&conditions);
+            assert!(steps <= 3 * count as u64, "{name}: {steps} steps for {count}");
+        }
+    }
+}
+
+#[test]
+fn a_rise_among_two_thousand_routes_is_found() {
+    let verdict = judge(&by_path(2_000, "v1", 5), &by_path(2_000, "v2", 5));
+    assert!(!verdict.allowed());
+    assert!(judge(&by_path(2_000, "v1", 5), &by_path(2_000, "v1", 10)).allowed());
+    assert!(judge(&by_path(2_000, "v2", 5), &by_path(2_000, "v1", 5)).allowed(), "a rollback");
+}
+
+#[test]
+fn what_is_built_to_be_slow_is_answered() {
+    let route =
+        |block: Value, subset: &str| json!({"match": [block], "route": [destination(subset, 100)]});
+    let nested = |at: usize| json!({"uri": {"prefix": format!("/{}", "a".repeat(600 - at))}});
+    let regex = |at: usize| json!({"headers": {"x": {"regex": format!("a{at}")}}});
+    let without = |at: usize| json!({"withoutHeaders": {"x": {"exact": format!("a{at}")}}});
+    let shapes: [(&str, &dyn Fn(usize) -> Value); 3] =
+        [("nested", &nested), ("regex", &regex), ("without", &without)];
+    for (name, shape) in shapes {
+        let all = |subset| spec((0..600).map(|at| route(shape(at), subset)).collect());
+        let verdict = judge(&all("v1"), &all("v2"));
+        // A header that is asked for is an opt-in; the others are everybody's requests.
+        assert_eq!(verdict.allowed(), name == "regex", "{name}: {verdict:?}");
+        assert!(judge(&all("v2"), &all("v1")).allowed(), "{name}: a rollback");
+    }
+    let many = |shift: usize| {
+        let entries =
+            (0..5_000).map(|at| destination(&format!("s{at}"), 1 + (at as u32 + shift as u32) % 7));
+        json!({"route": entries.collect::<Vec<_>>()})
+    };
+    let verdict = judge(&spec(vec![many(0)]), &spec(vec![many(1)]));
+    assert!(verdict.findings.len() >= 5_000, "each subset that nobody defines is named");
+}
