@@ -8,4 +8,5 @@ mod house;
 mod oracle;
 mod properties;
 mod re2;
+mod traps;
 mod virtual_services;
