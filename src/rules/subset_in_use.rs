@@ -26,6 +26,8 @@ use crate::world::{ANY_NAMESPACE, Client, HostKind, Kind};
 /// A subset that keeps its name and selects other pods moves its share although no VirtualService changes: what a canary gets
 /// that way is measured by the steps of `canary-step`, and the way back to the older pods is always open.
 ///
+/// A mirror whose subset goes is a warning: only copies are lost.
+///
 /// Never refused: a subset that no route gives a share; what was missing or dead before; a host without a ready endpoint; new
 /// subsets; the deletion of a rule while another one defines the same subsets. A mere warning: a dry run, whose other objects
 /// the server does not have; clients that are not there. Before anybody is refused, the VirtualServices and the DestinationRules
@@ -56,12 +58,12 @@ impl Rule for SubsetInUse {
 
     fn check_definition(&self, case: &Definition<'_>, report: &mut Report<'_>) {
         let mut lost: Vec<Vec<&Use<'_>>> = Vec::new();
-        for own in &case.redefinition.uses {
-            let is_lost = match (&own.before, &own.after) {
-                (_, None) => true,
-                (Some(_), Some(after)) => after.is_dead(),
-                (None, Some(_)) => false,
-            };
+        let is_lost = |own: &&Use<'_>| match (&own.before, &own.after) {
+            (_, None) => true,
+            (Some(_), Some(after)) => after.is_dead(),
+            (None, Some(_)) => false,
+        };
+        for own in case.redefinition.uses.iter().filter(is_lost) {
             // What one VirtualService loses for one reason is one finding.
             let same = |known: &&mut Vec<&Use<'_>>| {
                 let known = known[0];
@@ -70,12 +72,12 @@ impl Rule for SubsetInUse {
                     && known.client == own.client
                     && known.before.is_some() == own.before.is_some()
                     && known.after.is_some() == own.after.is_some()
+                    && known.is_mirror == own.is_mirror
                     && gravity(known) == gravity(own)
             };
-            match lost.iter_mut().filter(|_| is_lost).find(same) {
+            match lost.iter_mut().find(same) {
                 Some(known) => known.push(own),
-                None if is_lost => lost.push(vec![own]),
-                None => {}
+                None => lost.push(vec![own]),
             }
         }
         for own in lost {
@@ -198,10 +200,15 @@ fn message(case: &Definition<'_>, lost: &[&Use<'_>]) -> String {
         1 => " (another one uses the same)".to_owned(),
         more => format!(" ({more} others use the same)"),
     };
-    let whose = format!("VirtualService {} sends {}{more}", object(own), shares(case, lost));
+    let sends = if own.is_mirror { "mirrors" } else { "sends" };
+    let whose = format!("VirtualService {} {sends} {}{more}", object(own), shares(case, lost));
     let what = match (&own.before, &own.after) {
         (None, None) => {
-            format!("{whose}; {who} find no such subset: 503 before this write and after it")
+            let lost = if own.is_mirror { "no copy arrives," } else { "503" };
+            format!("{whose}; {who} find no such subset: {lost} before this write and after it")
+        }
+        (Some(_), None) if own.is_mirror => {
+            format!("{whose}; {who} would find no such subset any more: the copies would be lost")
         }
         (Some(_), None) if own.is_live => {
             format!("{whose}; {who} would find no such subset any more and get 503")
@@ -210,6 +217,9 @@ fn message(case: &Definition<'_>, lost: &[&Use<'_>]) -> String {
             format!(
                 "{whose}; {who} would find no such subset any more, and nobody answers there now"
             )
+        }
+        (Some(_), Some(_)) if own.is_mirror => {
+            format!("{whose}, which would select no ready pod any more: the copies would be lost")
         }
         (Some(_), Some(_)) if own.is_live => {
             format!("{whose}, which would select no ready pod any more: 503 for that share")
@@ -293,7 +303,10 @@ fn next(case: &Definition<'_>, lost: &[&Use<'_>]) -> String {
     let own = lost[0];
     let subsets = list(&lost.iter().map(|own| own.subset.to_owned()).collect::<Vec<_>>());
     let object = object(own);
-    let route = format!("once VirtualService {object} gives {subsets} no share");
+    let route = match own.is_mirror {
+        true => format!("once VirtualService {object} mirrors nothing to {subsets}"),
+        false => format!("once VirtualService {object} gives {subsets} no share"),
+    };
     let labelled = lost.iter().filter_map(|own| {
         Some(format!("{} ({})", own.subset, label_map(own.before.as_ref()?.labels)))
     });
@@ -399,10 +412,11 @@ fn full(rule: &DestinationRule) -> String {
 /// whether pods answer in this very second is the least of it.
 fn rests_on_rules(case: &Definition<'_>, own: &Use<'_>) -> Vec<Reference> {
     let mut found = vec![routes_of(own.object)];
+    let host = target(case, &own.host);
     let mut namespaces = vec![
         case.review.namespace.as_str(),
         own.client.namespace.as_str(),
-        case.world.host_namespace(&own.host).unwrap_or_default(),
+        case.world.host_namespace(&host).unwrap_or_default(),
         case.world.mesh().root_namespace.as_str(),
     ];
     namespaces.retain(|namespace| *namespace != ANY_NAMESPACE);
@@ -413,7 +427,7 @@ fn rests_on_rules(case: &Definition<'_>, own: &Use<'_>) -> Vec<Reference> {
             .into_iter()
             .map(|namespace| Reference::DestinationRules { namespace: namespace.to_owned() }),
     );
-    match case.world.host(&own.host) {
+    match case.world.host(&host) {
         Some(HostKind::Service(service)) => found.push(Reference::Service {
             namespace: service.namespace.clone(),
             name: service.name.clone(),
@@ -426,7 +440,7 @@ fn rests_on_rules(case: &Definition<'_>, own: &Use<'_>) -> Vec<Reference> {
 
 /// The share, and the pods on both sides; what the labels are, the write says itself.
 fn rests_on_pods(case: &Definition<'_>, object: &VirtualService, host: &Host) -> Vec<Reference> {
-    let pods = match case.world.host(host) {
+    let pods = match case.world.host(&target(case, host)) {
         Some(HostKind::Service(service)) => Reference::Endpoints {
             namespace: service.namespace.clone(),
             service: service.name.clone(),
@@ -434,6 +448,11 @@ fn rests_on_pods(case: &Definition<'_>, object: &VirtualService, host: &Host) ->
         _ => Reference::ServiceEntries,
     };
     vec![routes_of(object), pods]
+}
+
+/// The host whose DestinationRules count: what an ExternalName Service stands for, else the host itself.
+fn target(case: &Definition<'_>, host: &Host) -> Host {
+    case.world.alias_target(host).unwrap_or_else(|| host.clone())
 }
 
 fn routes_of(object: &VirtualService) -> Reference {
