@@ -6,8 +6,8 @@ use serde::Deserialize;
 use crate::istio::{DestinationRule, FieldPath, Host, VirtualService};
 use crate::policy::words::{counted, label_map, list, number, percent};
 use crate::policy::{
-    Action, Class, Definition, Flow, Gravity, Movement, Redefinition, Reference, Relabelled,
-    Report, Rule, Shift, Stage, Use,
+    Action, Class, Definition, Destination, Flow, Gravity, Movement, Redefinition, Reference,
+    Relabelled, Report, Rule, Shift, Stage, Steps, Use,
 };
 use crate::world::{ANY_NAMESPACE, Client, HostKind, Kind};
 
@@ -92,47 +92,67 @@ impl Rule for SubsetInUse {
     }
 }
 
-/// A rise that no VirtualService shows.
+/// Too large a rise that no VirtualService shows.
 struct Rise<'a> {
     shift: &'a Shift<'a>,
     flow: &'a Flow,
-    moved: &'a Movement,
+    /// Whose rise it is; several where only all canaries together go too far.
+    moved: Vec<&'a Movement>,
+    /// How many VirtualServices it is so for.
     objects: u32,
 }
 
+impl Rise<'_> {
+    fn size(&self) -> f64 {
+        self.moved.iter().map(|moved| moved.rise()).sum()
+    }
+
+    /// Whether it may cost the writer anything.
+    fn is_refused(&self) -> bool {
+        self.moved.iter().all(|moved| moved.class == Class::Canary)
+            && self.shift.gravity == Gravity::Full
+    }
+
+    fn destinations(&self) -> impl Iterator<Item = &Destination> {
+        let destinations = &self.shift.change.destinations;
+        self.moved.iter().map(|moved| destinations.get(moved.destination))
+    }
+}
+
+/// Measures what moves by the steps of `canary-step`; of those to the same pods the largest is said.
 fn check_shifts(case: &Definition<'_>, report: &mut Report<'_>) {
-    /// Floating point leaves this much over, in points.
-    const TOLERANCE: f64 = 1e-6;
-    let step = &case.policy.spec().step;
-    let mut worst: BTreeMap<(bool, &str), Rise<'_>> = BTreeMap::new();
+    let mut worst: BTreeMap<(bool, Vec<&str>), Rise<'_>> = BTreeMap::new();
     for shift in &case.redefinition.shifts {
+        let Steps { too_far, together, notes } = shift.change.steps(&case.policy.spec().step);
+        let alone = too_far.into_iter().chain(notes).map(|(flow, moved)| (flow, vec![moved]));
+        let is_canary = |moved: &&Movement| moved.rises() && moved.class == Class::Canary;
+        let together = together
+            .into_iter()
+            .map(|flow| (flow, flow.movements.iter().filter(is_canary).collect()));
         let mut counted = BTreeSet::new();
-        for (flow, moved) in shift.change.movements() {
-            let exceeds = moved.to * 100.0 > step.limit(moved.from * 100.0) + TOLERANCE;
-            if !moved.rises() || !exceeds || flow.is_targeted() {
-                continue;
-            }
-            let is_refused = moved.class == Class::Canary && shift.gravity == Gravity::Full;
-            let label = shift.change.destinations.get(moved.destination).label.as_str();
-            let key = (is_refused, label);
-            let is_first = u32::from(counted.insert(key));
-            let known = worst.entry(key).or_insert(Rise { shift, flow, moved, objects: 0 });
-            known.objects += is_first;
-            if moved.rise() > known.moved.rise() {
-                *known = Rise { shift, flow, moved, objects: known.objects };
+        for (flow, moved) in alone.chain(together) {
+            let mut rise = Rise { shift, flow, moved, objects: 0 };
+            let destinations = &shift.change.destinations;
+            let labels = rise.moved.iter();
+            let labels =
+                labels.map(|own| destinations.get(own.destination).label.as_str()).collect();
+            let key = (rise.is_refused(), labels);
+            let is_first = counted.insert(key.clone());
+            let known = worst.get(&key);
+            rise.objects = known.map_or(0, |known| known.objects) + u32::from(is_first);
+            match worst.get_mut(&key) {
+                Some(known) if known.size() >= rise.size() => known.objects = rise.objects,
+                _ => drop(worst.insert(key, rise)),
             }
         }
     }
     for rise in worst.into_values() {
-        let Rise { shift, moved, .. } = rise;
-        let to = shift.change.destinations.get(moved.destination);
+        let shift = rise.shift;
+        let Some(to) = rise.destinations().next() else { continue };
         let subset = shift.subsets.iter().find(|own| Some(own.after) == to.labels.as_ref());
         // Pods of another subset gain where this one selects them, too.
         let subset = subset.or_else(|| shift.subsets.iter().find(|own| own.host == to.host));
-        let gravity = match moved.class {
-            Class::Canary => shift.gravity,
-            _ => Gravity::WarnOnly,
-        };
+        let gravity = if rise.is_refused() { Gravity::Full } else { Gravity::WarnOnly };
         report.lookup(
             gravity,
             labels_path(case, subset.map(|own| own.subset)),
@@ -142,23 +162,28 @@ fn check_shifts(case: &Definition<'_>, report: &mut Report<'_>) {
     }
 }
 
-fn rise_message(
-    case: &Definition<'_>,
-    Rise { shift, flow, moved, objects }: &Rise<'_>,
-    subset: Option<&Relabelled<'_>>,
-) -> String {
-    let to = shift.change.destinations.get(moved.destination);
+fn rise_message(case: &Definition<'_>, rise: &Rise<'_>, subset: Option<&Relabelled<'_>>) -> String {
+    let Rise { shift, flow, moved, objects } = rise;
     let object = full_name(shift.object);
     let domain = &case.world.mesh().domain;
-    let host = to.host.short(&shift.object.metadata.namespace, domain);
-    let labels = to.labels.as_ref().map_or_else(|| to.subset.clone(), label_map);
-    let route = flow.after.as_ref().map(|after| flow.protocol.path(after.route));
-    let place = route.map_or(String::new(), |route| format!(" in {route}"));
+    let pods = rise.destinations().map(|to| {
+        let host = to.host.short(&shift.object.metadata.namespace, domain);
+        let labels = to.labels.as_ref().map_or_else(|| to.subset.clone(), label_map);
+        (host, labels)
+    });
+    let (hosts, labels): (Vec<_>, Vec<_>) = pods.unzip();
+    let (host, labels) = (hosts.first().copied().unwrap_or_default(), list(&labels));
+    let place = flow.after.as_ref().map(|after| flow.protocol.path(after.route));
+    let place = place.map_or(String::new(), |route| format!(" in {route}"));
     let more = match objects - 1 {
         0 => String::new(),
         more => format!(" (and {} like it)", counted(more, "other")),
     };
-    let (from, until) = (percent(moved.from), percent(moved.to));
+    let (from, to) = match moved[..] {
+        [one] => (one.from, one.to),
+        _ => flow.canaries(),
+    };
+    let together = if moved.len() > 1 { " together" } else { "" };
     let relabelled = subset.map_or(String::new(), |own| {
         format!(
             "\n  {} would select {}; it selected {}. No VirtualService shows this shift.",
@@ -168,20 +193,38 @@ fn rise_message(
         )
     });
     let head = format!(
-        "pods of {host} with {labels} would go from {from} to {until} of what VirtualService {object}{more} routes{place}"
+        "pods of {host} with {labels} would{together} go from {} to {} of what VirtualService {object}{more} routes{place}",
+        percent(from),
+        percent(to)
     );
-    match moved.class {
+    match moved[0].class {
         Class::Canary => {
-            let limit = case.policy.limit_in_words(moved.from * 100.0);
-            let most = case.policy.spec().step.limit(moved.from * 100.0);
+            let step = &case.policy.spec().step;
+            let limit = case.policy.limit_in_words(from * 100.0);
+            let most = if moved.len() > 1 {
+                (from * 100.0 + step.max()).min(100.0)
+            } else {
+                step.limit(from * 100.0)
+            };
+            let most = number(most.floor());
+            let (most, it) = match (step.ladder.is_empty(), moved.len()) {
+                (false, 1) => (format!("{most} %, the next rung"), "a subset of its own"),
+                (_, 1) => (format!("up to {most} %"), "a subset of its own"),
+                _ => (format!("up to {most} % together"), "subsets of their own"),
+            };
+            let whom = if moved.len() > 1 { "them" } else { "it" };
             format!(
-                "{head} in one write; {limit}{relabelled}\n  Passes: a subset of its own for {labels}; VirtualService {object} may then give it up to {} %.",
-                number(most.floor())
+                "{head} in one write; {limit}{relabelled}\n  Passes: {it} for {labels}; VirtualService {object} may then give {whom} {most}."
             )
         }
-        Class::Stable | Class::Rollback => {
+        Class::Rollback => {
             format!(
                 "{head}: taken as a rollback, because they were there before the others{relabelled}"
+            )
+        }
+        Class::Evacuation => {
+            format!(
+                "{head}: taken as an evacuation, because nobody answers where they went{relabelled}"
             )
         }
         _ => format!("{head}; nobody can say which side is the stable one{relabelled}"),
