@@ -244,7 +244,8 @@ fn message(case: &Definition<'_>, lost: &[&Use<'_>]) -> String {
         more => format!(" ({more} others use the same)"),
     };
     let sends = if own.is_mirror { "mirrors" } else { "sends" };
-    let whose = format!("VirtualService {} {sends} {}{more}", object(own), shares(case, lost));
+    let whose =
+        format!("VirtualService {} {sends} {}{more}", full_name(own.object), shares(case, lost));
     let what = match (&own.before, &own.after) {
         (None, None) => {
             let lost = if own.is_mirror { "no copy arrives," } else { "503" };
@@ -310,8 +311,8 @@ fn found_instead(case: &Definition<'_>, lost: &[&Use<'_>]) -> String {
     let names =
         |rules: &[&DestinationRule]| list(&rules.iter().map(|rule| full(rule)).collect::<Vec<_>>());
     let now = rule.rules().collect::<Vec<_>>();
-    let gone = was.into_iter().flat_map(|was| was.rules()).collect::<Vec<_>>();
-    let gone = gone.into_iter().filter(|old| !now.iter().any(|new| full(new) == full(old)));
+    let gone = was.into_iter().flat_map(|was| was.rules());
+    let gone = gone.filter(|old| !now.iter().any(|new| full(new) == full(old)));
     let gone = gone.collect::<Vec<_>>();
     let defined = rule.subsets().map(|subset| subset.name.clone()).collect::<Vec<_>>();
     let what = if defined.is_empty() { "no subset".to_owned() } else { list(&defined) };
@@ -319,7 +320,7 @@ fn found_instead(case: &Definition<'_>, lost: &[&Use<'_>]) -> String {
     let instead = if gone.is_empty() || own.before.is_none() {
         String::new()
     } else {
-        format!(" instead of {}", names(&gone))
+        format!(", instead of {}", names(&gone))
     };
     let split = now.iter().any(|new| {
         gone.iter().any(|old| {
@@ -334,18 +335,13 @@ fn found_instead(case: &Definition<'_>, lost: &[&Use<'_>]) -> String {
     } else {
         ""
     };
-    let which = if instead.is_empty() {
-        format!(", which {verb} {what}")
-    } else {
-        format!(", which {verb} {what},{instead}")
-    };
-    format!("They would use {}{which}.{why}", names(&now))
+    format!("They would use {}, which {verb} {what}{instead}.{why}", names(&now))
 }
 
 fn next(case: &Definition<'_>, lost: &[&Use<'_>]) -> String {
     let own = lost[0];
     let subsets = list(&lost.iter().map(|own| own.subset.to_owned()).collect::<Vec<_>>());
-    let object = object(own);
+    let object = full_name(own.object);
     let route = match own.is_mirror {
         true => format!("once VirtualService {object} mirrors nothing to {subsets}"),
         false => format!("once VirtualService {object} gives {subsets} no share"),
@@ -406,10 +402,6 @@ fn is_for_same_host(case: &Definition<'_>) -> bool {
         Host::resolve(&rule.spec.host, &case.review.namespace, &case.world.mesh().domain)
     };
     old.zip(*new).is_none_or(|(old, new)| host(old) == host(new))
-}
-
-fn object(own: &Use<'_>) -> String {
-    full_name(own.object)
 }
 
 fn full_name(object: &VirtualService) -> String {
