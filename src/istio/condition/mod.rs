@@ -131,7 +131,7 @@ impl Condition {
     pub fn of(alternative: &RouteMatch, arrival: &Arrival<'_>, reading: Reading) -> Option<Self> {
         let mut parts = Vec::new();
         if let Some(uri) = &alternative.uri {
-            let test = Test::of(Some(uri), alternative.ignore_uri_case);
+            let test = Test::of_path(uri, alternative.ignore_uri_case);
             let takes_any = match reading {
                 Reading::Usual => test.takes_any_path(),
                 Reading::Strict => test.ends_the_list(),
@@ -341,6 +341,8 @@ mod tests {
             ("{uri: {prefix: /}}", true),
             ("{uri: {regex: .*}}", true),
             ("{uri: {regex: /.*}}", true),
+            ("{uri: {regex: '*'}}", false),
+            ("{method: {regex: '*'}}", true),
             ("{gateways: [mesh, edge]}", true),
             ("{gateways: [mesh, shop/edge, more]}", true),
             ("{gateways: [mesh]}", false),
