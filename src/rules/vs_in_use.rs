@@ -121,19 +121,19 @@ fn leaves(case: &Case<'_>, change: &Change, report: &mut Report<'_>) {
     for (next, flow) in heirs.0.into_values() {
         let message = match next {
             Base::InForce(name) => format!(
-                "without it VirtualService {name} is in force for these requests{}\n  Passes in silence: once {name} says the same.",
+                "without it VirtualService {name} is in force for these requests{}\n  Passes without a warning: this once {name} says the same.",
                 moves(change, flow)
             ),
             Base::Plain(host) => format!(
-                "without it no VirtualService routes {host}: its requests go to all ready pods alike{}\n  Passes in silence: once no other pods are ready than those that shall serve, or once another VirtualService routes the host.",
+                "without it no VirtualService routes {host}: its requests go to all ready pods alike{}\n  Passes without a warning: this once only pods that are to serve are ready, or once another VirtualService routes the host.",
                 moves(change, flow)
             ),
             Base::Nothing | Base::Stored if case.object.spec.is_for_mesh() => {
-                "without it nobody routes these requests: they are answered with 404, or not at all\n  Passes in silence: once another VirtualService routes them."
+                "without it nobody routes these requests: they are answered with 404, or not at all\n  Passes without a warning: this once another VirtualService routes them."
                     .to_owned()
             }
             Base::Nothing | Base::Stored => format!(
-                "without it nobody routes these requests at {}: they get 404\n  Passes in silence: once another VirtualService routes them.",
+                "without it nobody routes these requests at {}: they get 404\n  Passes without a warning: this once another VirtualService routes them.",
                 list(&case.object.spec.gateways)
             ),
         };
@@ -154,7 +154,7 @@ fn leaves_roots(case: &Case<'_>, report: &mut Report<'_>) {
     }
     let verb = if roots.len() == 1 { "names" } else { "name" };
     let message = format!(
-        "VirtualService {} still {verb} it as a delegate; Istio skips such a route without a word\n  Take it out there first.",
+        "VirtualService {} still {verb} it as a delegate; Istio skips such a route and says nothing\n  Passes without a warning: this once no route there names it.",
         list(&roots)
     );
     report.warning(crate::istio::FieldPath::spec(), message);
