@@ -12,8 +12,11 @@ use crate::world::{HostKind, Kind, LabelledCount, Service, ServicePort};
 
 /// A destination that gets more traffic selects ready endpoints.
 ///
-/// Reads: the share of each destination; its DestinationRule, EndpointSlices and Pods. Refuses a rising share for a destination that selects fewer ready endpoints than `minReady`: members of the Service's
-/// EndpointSlices for the destination's port that are ready, and WorkloadEntries, whose labels are all of the subset's; for a
+/// Reads: the share of each destination. Looks up its DestinationRule, EndpointSlices, Pods and Nodes, and for a ServiceEntry
+/// what it lists or selects.
+///
+/// Refuses a rising share for a destination that selects fewer ready endpoints than `minReady`. These are the ready members of
+/// the Service's EndpointSlices for the destination's port, and WorkloadEntries, that carry all labels of the subset; for a
 /// ServiceEntry the endpoints that it lists or selects. Labels are the endpoint's own and those that Istio adds from the Node.
 ///
 /// Why: Envoy picks a destination by weight without looking whether anybody answers there, so the share of a subset that selects

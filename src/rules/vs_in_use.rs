@@ -13,12 +13,12 @@ use crate::world::HostKind;
 ///
 /// Reads: hosts, gateways and `exportTo`, and who served the requests before. Looks up the other VirtualServices of the hosts.
 ///
-/// Why: which one is in force nobody reads off a single object, and a deletion moves traffic without naming a weight.
+/// Why: no single object says which VirtualService is in force, and a deletion moves traffic without naming a weight.
 ///
 /// Warns about a VirtualService that is deleted while it routes requests: the next one for its hosts comes into force, or a
 /// Service's own routing, which spreads requests over all ready pods, canaries included, or nobody answers. And about a new one
 /// that takes requests from another: one for its own namespace comes before one for everybody, whichever is older, and a host
-/// comes before a wildcard. Also about a delegate that is deleted while others still name it: Istio skips such routes in silence.
+/// comes before a wildcard. Also about a delegate that is deleted while others still name it: Istio skips such routes and says nothing.
 ///
 /// Says who routes the requests from now on, and which share changes most. How far a canary may rise that way is for
 /// `canary-step` to say where a VirtualService is created; a deletion is refused only where the policy sets this rule to Deny, and
@@ -26,7 +26,7 @@ use crate::world::HostKind;
 ///
 /// Warned about: `kubectl delete virtualservice reviews` while it keeps v2 at 10 % and v2 has half of the pods.
 ///
-/// Passes: first `v1: 100` or as many pods as the share, then the deletion.
+/// Passes: the same while only one in ten of the ready pods is one of v2; or with v2 scaled to 0.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub(super) struct VsInUse {}
