@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::istio::{Resolution, ServiceEntry};
-use crate::policy::words::{are, carry, counted, label_map, labels, list, near_miss, percent};
+use crate::policy::words::{alike, are, carry, counted, label_map, list, near_miss, percent};
 use crate::policy::{
     Action, Carried, Case, Change, Destination, Gravity, Reference, Report, Rule, Stage,
 };
@@ -402,24 +402,7 @@ impl Found {
             Backend::Service(service) => format!(" of {}", service.name),
             Backend::Entry(_) => String::new(),
         };
-        let say = |LabelledCount { labels: carried, ready, unready }: &LabelledCount| {
-            let said = labels(carried.iter().map(|(key, value)| (key.as_str(), value.as_str())));
-            match (*ready, *unready) {
-                (0, unready) => {
-                    format!(
-                        "{} that {} not ready {} {said}",
-                        counted(unready, noun),
-                        are(unready),
-                        carry(unready)
-                    )
-                }
-                (ready, _) => format!(
-                    "{}{of} {} {said}",
-                    counted(ready, &format!("ready {noun}")),
-                    carry(ready)
-                ),
-            }
-        };
+        let say = |group: &LabelledCount| alike(group, noun, &of);
         let unselected = match backend {
             Backend::Service(service) if !wanted.is_empty() => {
                 case.world.stray_pods(&service.namespace, wanted)
