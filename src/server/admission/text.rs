@@ -1,3 +1,5 @@
+//! Findings as the lines and warnings that reach a terminal.
+
 /// The API server cuts a warning at 256 characters.
 const WARNING_CHARS: usize = 255;
 
