@@ -179,11 +179,9 @@ fn rise_message(case: &Definition<'_>, rise: &Rise<'_>, subset: Option<&Relabell
         0 => String::new(),
         more => format!(" (and {} like it)", counted(more, "other")),
     };
-    let (from, to) = match moved[..] {
-        [one] => (one.from, one.to),
-        _ => flow.canaries(),
-    };
-    let together = if moved.len() > 1 { " together" } else { "" };
+    let is_alone = moved.len() == 1;
+    let (from, to) = if is_alone { (moved[0].from, moved[0].to) } else { flow.canaries() };
+    let together = if is_alone { "" } else { " together" };
     let relabelled = subset.map_or(String::new(), |own| {
         format!(
             "\n  {} would select {}; it selected {}. No VirtualService shows this shift.",
@@ -197,38 +195,29 @@ fn rise_message(case: &Definition<'_>, rise: &Rise<'_>, subset: Option<&Relabell
         percent(from),
         percent(to)
     );
-    match moved[0].class {
+    let why = match moved[0].class {
         Class::Canary => {
             let step = &case.policy.spec().step;
             let limit = case.policy.limit_in_words(from * 100.0);
-            let most = if moved.len() > 1 {
-                (from * 100.0 + step.max()).min(100.0)
-            } else {
-                step.limit(from * 100.0)
+            let most = match is_alone {
+                true => step.limit(from * 100.0),
+                false => (from * 100.0 + step.max()).min(100.0),
             };
             let most = number(most.floor());
-            let (most, it) = match (step.ladder.is_empty(), moved.len()) {
-                (false, 1) => (format!("{most} %, the next rung"), "a subset of its own"),
-                (_, 1) => (format!("up to {most} %"), "a subset of its own"),
-                _ => (format!("up to {most} % together"), "subsets of their own"),
+            let (subset, most) = match (is_alone, step.ladder.is_empty()) {
+                (true, true) => ("a subset of its own", format!("it up to {most} %")),
+                (true, false) => ("a subset of its own", format!("it {most} %, the next rung")),
+                (false, _) => ("subsets of their own", format!("them up to {most} % together")),
             };
-            let whom = if moved.len() > 1 { "them" } else { "it" };
-            format!(
-                "{head} in one write; {limit}{relabelled}\n  Passes: {it} for {labels}; VirtualService {object} may then give {whom} {most}."
-            )
+            return format!(
+                "{head} in one write; {limit}{relabelled}\n  Passes: {subset} for {labels}; VirtualService {object} may then give {most}."
+            );
         }
-        Class::Rollback => {
-            format!(
-                "{head}: taken as a rollback, because they were there before the others{relabelled}"
-            )
-        }
-        Class::Evacuation => {
-            format!(
-                "{head}: taken as an evacuation, because nobody answers where they went{relabelled}"
-            )
-        }
-        _ => format!("{head}; nobody can say which side is the stable one{relabelled}"),
-    }
+        Class::Rollback => ": taken as a rollback, because they were there before the others",
+        Class::Evacuation => ": taken as an evacuation, because nobody answers where they went",
+        _ => "; nobody can say which side is the stable one",
+    };
+    format!("{head}{why}{relabelled}")
 }
 
 fn gravity(own: &Use<'_>) -> Gravity {
@@ -237,8 +226,11 @@ fn gravity(own: &Use<'_>) -> Gravity {
 
 fn message(case: &Definition<'_>, lost: &[&Use<'_>]) -> String {
     let own = lost[0];
-    let who = clients(&own.client);
-    let more = match lost.iter().map(|own| own.objects - 1).max().unwrap_or_default() {
+    let mut who = clients(&own.client);
+    if own.gravity == Gravity::WarnOnly && !case.review.dry_run && !own.is_mirror {
+        who.push_str(", of which no pod runs now,");
+    }
+    let more = match others(lost) {
         0 => String::new(),
         1 => " (another one uses the same)".to_owned(),
         more => format!(" ({more} others use the same)"),
@@ -246,31 +238,29 @@ fn message(case: &Definition<'_>, lost: &[&Use<'_>]) -> String {
     let sends = if own.is_mirror { "mirrors" } else { "sends" };
     let whose =
         format!("VirtualService {} {sends} {}{more}", full_name(own.object), shares(case, lost));
+    let loss = match (own.is_mirror, own.is_live) {
+        (true, _) => ": the copies would be lost",
+        (false, true) => " and get 503",
+        (false, false) => ", and nobody answers there now",
+    };
     let what = match (&own.before, &own.after) {
         (None, None) => {
-            let lost = if own.is_mirror { "no copy arrives," } else { "503" };
-            format!("{whose}; {who} find no such subset: {lost} before this write and after it")
+            let now = if own.is_mirror { "," } else { ": 503" };
+            format!("{whose}; {who} find no such subset{now} before this write and after it")
         }
-        (Some(_), None) if own.is_mirror => {
-            format!("{whose}; {who} would find no such subset any more: the copies would be lost")
-        }
-        (Some(_), None) if own.is_live => {
-            format!("{whose}; {who} would find no such subset any more and get 503")
-        }
-        (Some(_), None) => {
-            format!(
-                "{whose}; {who} would find no such subset any more, and nobody answers there now"
-            )
-        }
-        (Some(_), Some(_)) if own.is_mirror => {
-            format!("{whose}, which would select no ready pod any more: the copies would be lost")
-        }
+        (Some(_), None) => format!("{whose}; {who} would find no such subset any more{loss}"),
         (Some(_), Some(_)) if own.is_live => {
-            format!("{whose}, which would select no ready pod any more: 503 for that share")
+            let loss = if own.is_mirror { loss } else { ": 503 for that share" };
+            format!("{whose}, which would select no ready pod any more{loss}")
         }
         _ => format!("{whose}, which selects no ready pod, before this write and after it"),
     };
     format!("{what}\n  {}\n  {}", found_instead(case, lost), next(case, lost))
+}
+
+/// How many VirtualServices beside the one that is named send requests to the same subset.
+fn others(lost: &[&Use<'_>]) -> usize {
+    lost.iter().map(|own| own.objects - 1).max().unwrap_or_default()
 }
 
 /// `90 % to reviews/v1 and 10 % to reviews/v2 in spec.http[0]`.
@@ -342,9 +332,16 @@ fn next(case: &Definition<'_>, lost: &[&Use<'_>]) -> String {
     let own = lost[0];
     let subsets = list(&lost.iter().map(|own| own.subset.to_owned()).collect::<Vec<_>>());
     let object = full_name(own.object);
-    let route = match own.is_mirror {
-        true => format!("once VirtualService {object} mirrors nothing to {subsets}"),
-        false => format!("once VirtualService {object} gives {subsets} no share"),
+    let all = match others(lost) {
+        0 => String::new(),
+        1 => " and the other one".to_owned(),
+        more => format!(" and the {more} others"),
+    };
+    let route = match (own.is_mirror, others(lost)) {
+        (true, 0) => format!("once VirtualService {object} mirrors nothing to {subsets}"),
+        (true, _) => format!("once VirtualService {object}{all} mirror nothing to {subsets}"),
+        (false, 0) => format!("once VirtualService {object} gives {subsets} no share"),
+        (false, _) => format!("once VirtualService {object}{all} give {subsets} no share"),
     };
     let labelled = lost.iter().filter_map(|own| {
         Some(format!("{} ({})", own.subset, label_map(own.before.as_ref()?.labels)))

@@ -1,3 +1,5 @@
+//! The rises of a change, measured by the steps that a policy allows.
+
 use std::collections::BTreeMap;
 
 use super::{Change, Class, Flow, Movement, Side};
