@@ -120,3 +120,22 @@ fn what_is_built_to_be_slow_is_answered() {
     let verdict = judge(&spec(vec![many(0)]), &spec(vec![many(1)]));
     assert!(verdict.findings.len() >= 5_000, "each subset that nobody defines is named");
 }
+
+#[test]
+fn the_same_mistake_in_a_thousand_places_is_told_once_and_counted() {
+    let routes = |v9: u32| {
+        let route = |index| {
+            json!({
+                "match": [{"uri": {"prefix": format!("/path-{index}/")}}],
+                "route": [destination("v1", 100 - v9), destination("v9", v9)],
+            })
+        };
+        spec((0..1000).map(route).collect())
+    };
+    let verdict = judge(&routes(0), &routes(10));
+    let told = verdict.findings.iter().filter(|finding| finding.rule == "subset-defined");
+    let told = told.collect::<Vec<_>>();
+    assert_eq!(told.len(), 64);
+    let ends = "The same is wrong in 936 more places.";
+    assert_eq!(told.iter().filter(|finding| finding.message.ends_with(ends)).count(), 1);
+}
