@@ -23,7 +23,7 @@ use crate::world::{HostKind, Kind, LabelledCount, Service, ServicePort};
 /// `resolution: NONE` to the address that the client chose; with `internalTrafficPolicy: Local` each node needs a pod of its own.
 ///
 /// Admitted with a warning: where nothing that serves these requests now is ready either, for a lowering, where other clusters
-/// may have endpoints, and where machines outside of Kubernetes may be selected. Not judged: hosts whose endpoints are found by
+/// may have endpoints or a subset asks for another cluster or network by name, and where machines outside of Kubernetes may be selected. Not judged: hosts whose endpoints are found by
 /// DNS. Before anybody is refused the EndpointSlices, Pods and DestinationRules are read again from the API server.
 ///
 /// Refused: `v1: 90, v2: 10` where no ready pod carries the labels of v2.
@@ -297,7 +297,9 @@ impl SubsetReady {
     fn count(&self, asked: &Asked<'_>, report: &mut Report<'_>) {
         let Asked { case, carried, destination, wanted, backend, port, .. } = *asked;
         // Not the destination's own: another entry for the same pods may name another port.
-        let Some(endpoints) = case.world.selected(&destination.host, wanted, port) else { return };
+        let Some(endpoints) = case.world.selected(&destination.host, wanted, port) else {
+            return asked.elsewhere(report);
+        };
         let ready = endpoints.ready();
         if ready >= self.min_ready {
             // What nobody has seen yet may be what the subset selects.
@@ -318,6 +320,32 @@ impl SubsetReady {
 }
 
 impl Asked<'_> {
+    /// A subset may ask for another cluster or network, or for this one by a name that nobody told us.
+    fn elsewhere(&self, report: &mut Report<'_>) {
+        let world = self.case.world;
+        let place = |name: &str| self.wanted.get_key_value(&format!("topology.istio.io/{name}"));
+        let (key, value, here) = match (place("cluster"), place("network")) {
+            (Some((key, value)), _) if *value != world.mesh().cluster => (
+                key,
+                value,
+                format!(
+                    "the endpoints of this cluster carry {key}={} (--cluster-id)",
+                    world.mesh().cluster
+                ),
+            ),
+            (_, Some((key, value))) => {
+                (key, value, "nobody says that this is the network of this cluster".to_owned())
+            }
+            _ => return,
+        };
+        let message = format!(
+            "{} would go to {}, and it cannot be seen from here whether anybody is ready there\n  The subset wants {key}={value}; {here}.",
+            percent(self.carried.share),
+            self.destination.label,
+        );
+        report.lookup(Gravity::WarnOnly, self.carried.path(), message, Vec::new());
+    }
+
     /// With `internalTrafficPolicy: Local` a client has only the endpoints of its own node.
     fn node_local(&self, report: &mut Report<'_>) {
         let Backend::Service(service) = self.backend else { return };
