@@ -258,8 +258,11 @@ impl<'a> Weighing<'a> {
     fn class(&self, at: usize, had: f64, common: &Common) -> Class {
         let own = self.destinations.get(at);
         let takes_over = if had > NOTHING { Class::Stable } else { Class::Rollback };
-        if self.mixture.is_some() && (own.labels.is_none() || own.endpoints.is_none()) {
-            // Nobody knows how much of plain routing reaches what nobody has defined.
+        let is_unmeasured = |mixture| {
+            own.labels.is_none() || own.endpoints.is_none() || self.relations.is_dead(mixture)
+        };
+        if self.mixture.is_some_and(is_unmeasured) {
+            // Nobody knows how much of plain routing reaches what nobody has defined, or what has no endpoint.
             return Class::Unknown;
         }
         // A role is a part in one rollout: it says nothing against strangers.
