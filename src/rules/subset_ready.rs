@@ -3,12 +3,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::istio::{Resolution, ServiceEntry};
+use crate::istio::Resolution;
 use crate::policy::words::{are, carry, counted, label_map, labels, list, near_miss, percent};
 use crate::policy::{
-    Action, Carried, Case, Change, Destination, Gravity, Reference, Report, Rule, Stage,
+    Action, Backend, Carried, Case, Change, Destination, Gravity, Reference, Report, Rule, Stage,
 };
-use crate::world::{HostKind, Kind, LabelledCount, Service, ServicePort};
+use crate::world::{Kind, LabelledCount, ServicePort};
 
 /// A destination that gets more traffic selects ready endpoints.
 ///
@@ -88,42 +88,6 @@ struct Asked<'a> {
     port: Option<i64>,
 }
 
-/// What stands behind a host.
-#[derive(Clone, Copy)]
-enum Backend<'a> {
-    Service(&'a Service),
-    Entry(&'a ServiceEntry),
-}
-
-impl Backend<'_> {
-    fn namespace(self) -> String {
-        match self {
-            Self::Service(service) => service.namespace.clone(),
-            Self::Entry(entry) => entry.metadata.namespace.clone(),
-        }
-    }
-
-    /// As messages say it.
-    fn name(self) -> String {
-        match self {
-            Self::Service(service) => format!("Service {}", service.name),
-            Self::Entry(entry) => {
-                format!("ServiceEntry {}/{}", entry.metadata.namespace, entry.metadata.name)
-            }
-        }
-    }
-
-    /// What it selects by.
-    fn selector(self) -> BTreeMap<String, String> {
-        match self {
-            Self::Service(service) => service.selector.clone(),
-            Self::Entry(entry) => {
-                entry.spec.workload_selector.clone().map(|own| own.labels).unwrap_or_default()
-            }
-        }
-    }
-}
-
 impl<'a> Asked<'a> {
     fn of(
         case: &'a Case<'a>,
@@ -132,14 +96,8 @@ impl<'a> Asked<'a> {
         destination: &'a Destination,
         wanted: &'a BTreeMap<String, String>,
     ) -> Option<Self> {
-        let host = case.world.alias_target(&destination.host);
-        let kind = case.world.host(host.as_ref().unwrap_or(&destination.host));
         let port = carried.written.destination.port.number;
-        let backend = match kind? {
-            HostKind::Service(service) => Backend::Service(service),
-            HostKind::ServiceEntry(entry) => Backend::Entry(entry),
-            HostKind::Alias(_) => return None,
-        };
+        let backend = Backend::of(&destination.host, case.world)?;
         let is_known = |port| match backend {
             Backend::Service(service) => service.ports.iter().any(|own| own.number == port),
             Backend::Entry(_) => true,
