@@ -235,7 +235,7 @@ impl<'a> Weighing<'a> {
         }
         match self.class(at, had, common) {
             Class::Canary | Class::Unknown | Class::Rollback
-                if !self.flow.existed && !self.carried.has_kin_of(at) =>
+                if (!self.flow.existed || self.is_way_out()) && !self.carried.has_kin_of(at) =>
             {
                 // A route for requests that had none of their own, to something that is no version of what served them. But
                 // what falls to an unchanged route because its own was removed is no shift to it.
@@ -244,6 +244,13 @@ impl<'a> Weighing<'a> {
             Class::Canary | Class::Unknown if self.is_evacuation(at, common) => Class::Evacuation,
             class => class,
         }
+    }
+
+    /// Whether these requests left the mesh, and no VirtualService said how: the first one that does builds a way for them,
+    /// through an egress gateway for instance.
+    fn is_way_out(&self) -> bool {
+        let is_external = |at| self.destinations.get(at).is_external;
+        matches!(self.flow.base, Base::Plain(_)) && self.carried.members().all(is_external)
     }
 
     fn role(&self, at: usize) -> Option<Role> {
