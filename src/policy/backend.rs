@@ -1,3 +1,5 @@
+//! What stands behind a host: the Service or the ServiceEntry whose endpoints take its requests.
+
 use std::collections::BTreeMap;
 
 use crate::istio::{Host, ServiceEntry};
