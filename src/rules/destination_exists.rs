@@ -83,6 +83,10 @@ fn missing_host(
     destination: &Destination,
     report: &mut Report<'_>,
 ) {
+    let may_refuse = carried.rises && !is_harmless(carried);
+    if !report.has_room(if may_refuse { Gravity::Full } else { carried.gravity }) {
+        return;
+    }
     let path = carried.path().field("destination").field("host");
     let written = carried.written.destination.host.as_str();
     let share = percent(carried.share);
@@ -98,8 +102,7 @@ fn missing_host(
             "{share} would get 503: {written:?} never resolves; {why}\n  Passes: {full}{short}"
         );
         // Wrong is not absent: neither a first install nor a dry run makes this name resolve.
-        let gravity =
-            if carried.rises && !is_harmless(carried) { Gravity::Full } else { carried.gravity };
+        let gravity = if may_refuse { Gravity::Full } else { carried.gravity };
         report.lookup(gravity, path, message, Vec::new());
         return;
     }

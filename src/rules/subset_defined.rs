@@ -72,19 +72,23 @@ impl Rule for SubsetDefined {
             if let Some(first) = lost.first().and_then(|asked| asked.clients.first()) {
                 let is_way_out = search.is_way_out(&lost, &destination.host, subset);
                 let gravity = if is_way_out { Gravity::WarnOnly } else { carried.gravity };
+                let gravity = case.if_absent(gravity);
+                if !report.has_room(gravity) {
+                    continue;
+                }
                 let who = match is_way_out {
                     true => in_place(first, &format!("outside {}", case.review.namespace)),
                     false => list(&losers(case, &target(case, &destination.host), &lost)),
                 };
                 report.lookup(
-                    case.if_absent(gravity),
+                    gravity,
                     carried.path(),
                     message(case, &carried, destination, &lost, &who),
                     rests_on(case, destination, first),
                 );
             } else if carried.rises {
                 let hidden = search.hidden(&users, route, &destination.host, subset);
-                if !hidden.is_empty() {
+                if !hidden.is_empty() && report.has_room(Gravity::WarnOnly) {
                     let message = hidden_message(case, &carried, destination, &hidden);
                     report.lookup(Gravity::WarnOnly, carried.path(), message, Vec::new());
                 }
