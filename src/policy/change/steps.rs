@@ -40,7 +40,8 @@ impl Change {
                         alone = true;
                         too_far.keep(key, moved.rise(), (flow, moved));
                     }
-                    Class::Rollback | Class::Evacuation => {
+                    // The end of a dark launch is daily work.
+                    Class::Rollback | Class::Evacuation if !flow.is_targeted() => {
                         notes.keep(key, moved.rise(), (flow, moved));
                     }
                     Class::Unknown if exceeds && is_defined() => {
