@@ -91,6 +91,7 @@ pub(super) fn compare(
             compared.elsewhere.push(flow);
         }
     }
+    compared.is_partial |= before.is_partial() || after.is_partial();
     compared
 }
 

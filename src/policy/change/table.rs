@@ -172,6 +172,11 @@ impl RouteTable {
         in_force.is_none_or(|(layer, _)| layer == self.routes[at].layer).then_some(at)
     }
 
+    /// Whether there were more conditions that nearly cover each other than are looked at.
+    pub(super) fn is_partial(&self) -> bool {
+        self.conditions.is_exhausted() || self.layers.is_exhausted()
+    }
+
     /// The route that this name had, where `condition` became no wider than it was.
     pub(super) fn named(&self, name: &str, condition: &Condition) -> Option<usize> {
         if name.is_empty() || condition.is_catch_all() {
