@@ -227,7 +227,7 @@ impl Present<'_> {
     /// Says where `exportTo` keeps the destination from clients; `false` where it does not.
     fn is_hidden(&self, report: &mut Report<'_>) -> bool {
         let Self { case, carried, destination, .. } = self;
-        let sees = |client: &Client| case.world.is_visible(&destination.host, client);
+        let sees = |client: &Client| case.world.is_routable(&destination.host, client);
         let hosts = case.object.spec.hosts.iter();
         let hosts = hosts
             .map(|host| Host::resolve(host, &case.review.namespace, &case.world.mesh().domain));
