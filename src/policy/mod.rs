@@ -16,7 +16,7 @@ pub mod words;
 
 pub use change::{
     Asked, Base, Carried, Change, Class, Clients, Destination, Destinations, Flow, Movement,
-    Relabelled, Share, Shares, Side, Why, fractions,
+    Relabelled, Share, Shares, Side, Takers, Why, fractions,
 };
 pub use lookup::Target;
 pub use parameters::{Factor, Percentage};

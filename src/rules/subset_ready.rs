@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::istio::{Resolution, ServiceEntry};
-use crate::policy::words::{are, carry, counted, label_map, labels, list, near_miss, percent};
+use crate::policy::words::{are, carry, counted, label_map, labels, list, near_miss};
 use crate::policy::{
     Action, Carried, Case, Change, Destination, Gravity, Reference, Report, Rule, Stage,
 };
@@ -134,7 +134,7 @@ impl<'a> Asked<'a> {
     ) -> Option<Self> {
         let host = case.world.alias_target(&destination.host);
         let kind = case.world.host(host.as_ref().unwrap_or(&destination.host));
-        let port = carried.written.destination.port.number;
+        let port = carried.port();
         let backend = match kind? {
             HostKind::Service(service) => Backend::Service(service),
             HostKind::ServiceEntry(entry) => Backend::Entry(entry),
@@ -191,14 +191,14 @@ impl<'a> Asked<'a> {
         };
         Some(format!(
             "{} is meant for {}, but {what}: connections go to the address that the client chose, and neither weights nor subsets count\n  {next}",
-            percent(self.carried.share),
+            self.carried.said(),
             self.destination.label,
         ))
     }
 
     fn passthrough(&self) -> Option<String> {
         let Self { case, destination, carried, .. } = self;
-        let subset = carried.written.destination.subset.as_str();
+        let subset = carried.subset();
         let rules = self.change.clients.iter().filter_map(|client| {
             let rule = case.world.destination_rule(&destination.host, client)?;
             let policy = rule.policy(subset, self.port);
@@ -215,7 +215,7 @@ impl<'a> Asked<'a> {
     fn has_no_cluster(&self) -> Option<String> {
         let Backend::Entry(entry) = self.backend else { return None };
         let is_wild = entry.spec.resolution == Resolution::DynamicDns;
-        let has_subset = !self.carried.written.destination.subset.is_empty();
+        let has_subset = !self.carried.subset().is_empty();
         let is_bare = entry.spec.resolution == Resolution::Dns
             && entry.spec.endpoints.is_empty()
             && entry.spec.workload_selector.is_none();
@@ -239,7 +239,7 @@ impl<'a> Asked<'a> {
         };
         Some(format!(
             "{} would get 503: {} {why}\n  {next}",
-            percent(self.carried.share),
+            self.carried.said(),
             self.backend.name()
         ))
     }
@@ -253,7 +253,10 @@ impl<'a> Asked<'a> {
             }],
             Backend::Entry(_) => vec![Reference::ServiceEntries],
         };
-        if !self.wanted.is_empty() {
+        if let Some(other) = self.carried.rests_on() {
+            // With the rules as well it would be more than a review may read.
+            all.push(other);
+        } else if !self.wanted.is_empty() {
             let root = &self.case.world.mesh().root_namespace;
             let clients = self.change.clients.iter().map(|client| client.namespace.clone());
             let namespaces = clients.chain([self.backend.namespace(), root.clone()]);
@@ -332,7 +335,7 @@ impl Asked<'_> {
         };
         let message = format!(
             "clients on a node without a ready pod of {1} would get 503 for their {0}: Service {2} has internalTrafficPolicy: Local, and {nodes}\n  Run a pod of it on every node, or set internalTrafficPolicy: Cluster.",
-            percent(self.carried.share),
+            self.carried.said(),
             self.destination.label,
             service.name
         );
@@ -353,7 +356,7 @@ impl Asked<'_> {
         });
         format!(
             "{} would go to {}, which has no ready pod on {which} (503 for that share)\n  {} {} ready, but no EndpointSlice lists {} for {which} of Service {}{target}.\n  Passes: the same write as soon as {} listed there.",
-            percent(self.carried.share),
+            self.carried.said(),
             self.destination.label,
             counted(others, "pod"),
             are(others),
@@ -430,8 +433,7 @@ impl Found {
 
 fn message(asked: &Asked<'_>, found: &Found, (ready, unready, least): (u32, u32, u32)) -> String {
     let Asked { wanted, backend, .. } = *asked;
-    let (share, label, noun) =
-        (percent(asked.carried.share), &asked.destination.label, asked.noun());
+    let (share, label, noun) = (asked.carried.said(), &asked.destination.label, asked.noun());
     let name = backend.name();
     let selector = backend.selector();
     let here = if asked.case.world.mesh().is_multi_cluster { " in this cluster" } else { "" };
