@@ -1,3 +1,5 @@
+//! What a rule implements, what it is given, and how it reports.
+
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 

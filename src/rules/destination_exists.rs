@@ -11,6 +11,9 @@ use crate::policy::{
 };
 use crate::world::{ANY_NAMESPACE, Client, HostKind, Kind, Service};
 
+/// Why nobody sees what says nothing about it.
+const MESH_DEFAULT: &str = "meshConfig.defaultServiceExportTo says so";
+
 /// A destination that gets traffic exists.
 ///
 /// Reads: the host and the port of each destination. Looks up Services, ServiceEntries and Gateways.
@@ -261,7 +264,7 @@ impl Present<'_> {
         let what = match self.kind {
             HostKind::Service(service) | HostKind::Alias(service) => {
                 let to = if service.export_to.is_empty() {
-                    "the mesh exports Services by default to fewer".to_owned()
+                    MESH_DEFAULT.to_owned()
                 } else {
                     format!(
                         "its annotation networking.istio.io/exportTo is {:?}",
@@ -270,12 +273,14 @@ impl Present<'_> {
                 };
                 format!("Service {}/{} is hidden from them: {to}", service.namespace, service.name)
             }
-            HostKind::ServiceEntry(entry) => format!(
-                "ServiceEntry {}/{} is hidden from them: its exportTo is {}",
-                entry.metadata.namespace,
-                entry.metadata.name,
-                list(&entry.spec.export_to)
-            ),
+            HostKind::ServiceEntry(entry) => {
+                let to = match entry.spec.export_to.as_slice() {
+                    [] => MESH_DEFAULT.to_owned(),
+                    own => format!("its exportTo is {own:?}"),
+                };
+                let (namespace, name) = (&entry.metadata.namespace, &entry.metadata.name);
+                format!("ServiceEntry {namespace}/{name} is hidden from them: {to}")
+            }
         };
         let message = format!(
             "{} would get 503 for clients {}: {what}\n  Passes: export {} to these clients first, then this.",
@@ -295,14 +300,14 @@ impl Present<'_> {
         let Self { case, carried, destination, .. } = self;
         let Some(target) = case.world.alias_target(&destination.host) else { return false };
         let why = match case.world.host(&target) {
-            None => "no Service and no ServiceEntry is called so",
+            None => "and no Service and no ServiceEntry has that name",
             Some(HostKind::Alias(_)) => {
-                "that is an ExternalName again, and Istio follows one step only"
+                "which is of type ExternalName, too; Istio follows one step only"
             }
             Some(_) => return false,
         };
         let message = format!(
-            "{} would get 503: {} is of type ExternalName for {target}, and {why}\n  Passes: a ServiceEntry for {target} first, then this, or host: with a name that is a Service.",
+            "{} would get 503: {} is of type ExternalName for {target}, {why}\n  Passes: a ServiceEntry for {target} first, then this, or the name of a Service as host.",
             carried.said(),
             destination.host
         );
@@ -392,7 +397,7 @@ impl Present<'_> {
             let listens = listens.collect::<BTreeSet<_>>();
             if !listens.is_empty() && !ports.iter().any(|port| listens.contains(port)) {
                 let why = format!(
-                    "without a port Istio takes that of Gateway {name} ({}) for a Service with several, and {} has none such",
+                    "without a port Istio takes that of Gateway {name} ({}) for a Service with several, and {} does not have it",
                     said(&listens),
                     destination.host
                 );
@@ -414,7 +419,7 @@ impl Present<'_> {
             return None;
         }
         let why = format!(
-            "without a port a sidecar takes the one that was called ({}), and {} has none such",
+            "without a port a sidecar takes the one that was called ({}), and {} does not have it",
             said(&called),
             destination.host
         );

@@ -1,3 +1,5 @@
+//! What carries requests after a write: each entry of the new object with a share, and what it may cost the writer.
+
 use std::collections::BTreeMap;
 
 use super::{Base, Change, Class, Flow, NOTHING, Side};
