@@ -84,6 +84,10 @@ fn missing_host(
     report: &mut Report<'_>,
 ) {
     let Some(written) = carried.written.map(|own| own.destination.host.as_str()) else { return };
+    let may_refuse = carried.rises && !is_harmless(carried);
+    if !report.has_room(if may_refuse { Gravity::Full } else { carried.gravity }) {
+        return;
+    }
     let path = carried.destination_path("host");
     let share = carried.said();
     if let Some((short, full)) =
@@ -101,8 +105,7 @@ fn missing_host(
             carried.there()
         );
         // Wrong is not absent: neither a first install nor a dry run makes this name resolve.
-        let gravity =
-            if carried.rises && !is_harmless(carried) { Gravity::Full } else { carried.gravity };
+        let gravity = if may_refuse { Gravity::Full } else { carried.gravity };
         report.lookup(gravity, path, message, carried.rests_on().into_iter().collect());
         return;
     }

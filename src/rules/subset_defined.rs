@@ -67,10 +67,14 @@ impl Rule for SubsetDefined {
             }
             let lost = search.lost(takers.asked(&carried), &destination.host, subset);
             if let Some(first) = lost.first().and_then(|asked| asked.clients.first()) {
+                let gravity = case.if_absent(carried.gravity);
+                if !report.has_room(gravity) {
+                    continue;
+                }
                 let mut rests_on = rests_on(case, destination, first);
                 rests_on.extend(carried.rests_on());
                 report.lookup(
-                    case.if_absent(carried.gravity),
+                    gravity,
                     carried.path(),
                     message(case, &carried, destination, &lost),
                     rests_on,
@@ -80,7 +84,7 @@ impl Rule for SubsetDefined {
                 let whole = Route::default();
                 let route = case.object.spec.routes(protocol).get(index).unwrap_or(&whole);
                 let hidden = search.hidden(takers.users(), route, &destination.host, subset);
-                if !hidden.is_empty() {
+                if !hidden.is_empty() && report.has_room(Gravity::WarnOnly) {
                     let message = hidden_message(case, &carried, destination, &hidden);
                     report.lookup(Gravity::WarnOnly, carried.path(), message, Vec::new());
                 }

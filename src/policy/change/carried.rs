@@ -1,9 +1,9 @@
 //! What carries requests after a write: each entry of the new object with a share, and what it may cost the writer.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use super::{Base, Change, Class, Flow, NOTHING, Side};
-use crate::istio::{FieldPath, Protocol, RouteDestination};
+use crate::istio::{FieldPath, Host, Protocol, RouteDestination};
 use crate::policy::rule::{Case, Gravity};
 use crate::policy::verdict::Reference;
 use crate::policy::words::percent;
@@ -123,6 +123,12 @@ impl<'a> Case<'a> {
     pub fn carried(&self) -> Vec<Carried<'a>> {
         let Some(change) = self.change else { return Vec::new() };
         let mut found: BTreeMap<Place<'a>, Carried<'a>> = BTreeMap::new();
+        let mut serving = HashMap::new();
+        let mut host_serves = |host: &'a Host| {
+            *serving.entry(host).or_insert_with(|| {
+                self.world.endpoints(host).is_some_and(|endpoints| endpoints.ready() > 0)
+            })
+        };
         for flow in change.all() {
             let Some(after) = &flow.after else { continue };
             let Some((place, namespace, entries)) = self.written(flow, after) else { continue };
@@ -134,7 +140,7 @@ impl<'a> Case<'a> {
                 if place.is_some() && !rises {
                     continue;
                 }
-                let gravity = self.gravity(change, flow, share.destination, rises);
+                let gravity = gravity(change, flow, share.destination, rises, &mut host_serves);
                 let own = Carried {
                     flow,
                     destination: share.destination,
@@ -181,21 +187,6 @@ impl<'a> Case<'a> {
         }
     }
 
-    fn gravity(&self, change: &Change, flow: &Flow, destination: usize, rises: bool) -> Gravity {
-        let own = flow.movement(destination).filter(|moved| moved.rises());
-        let is_harmless = own.is_some_and(|moved| {
-            moved.class.is_harmless()
-                || (moved.class == Class::Unknown
-                    && moved.from > NOTHING
-                    && flow.base == Base::Stored)
-        });
-        if rises && !is_harmless && change.is_live(flow, destination, self.world) {
-            Gravity::Full
-        } else {
-            Gravity::WarnOnly
-        }
-    }
-
     /// The gravity of something that is merely absent: in a dry run the objects of the same run do not exist yet.
     pub fn if_absent(&self, gravity: Gravity) -> Gravity {
         if self.review.dry_run && !self.policy.spec().dry_run.enforce_references {
@@ -203,5 +194,24 @@ impl<'a> Case<'a> {
         } else {
             gravity
         }
+    }
+}
+
+fn gravity<'a>(
+    change: &'a Change,
+    flow: &'a Flow,
+    destination: usize,
+    rises: bool,
+    host_serves: &mut impl FnMut(&'a Host) -> bool,
+) -> Gravity {
+    let own = flow.movement(destination).filter(|moved| moved.rises());
+    let is_harmless = own.is_some_and(|moved| {
+        moved.class.is_harmless()
+            || (moved.class == Class::Unknown && moved.from > NOTHING && flow.base == Base::Stored)
+    });
+    if rises && !is_harmless && change.is_live(flow, destination, host_serves) {
+        Gravity::Full
+    } else {
+        Gravity::WarnOnly
     }
 }
