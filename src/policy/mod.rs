@@ -18,7 +18,7 @@ pub mod words;
 pub use backend::Backend;
 pub use change::{
     Asked, Base, Carried, Change, Class, Clients, Destination, Destinations, Flow, Movement,
-    Relabelled, Share, Shares, Side, Steps, Why, fractions,
+    Relabelled, Share, Shares, Side, Steps, Takers, Why, fractions,
 };
 pub use lookup::Target;
 pub use names::thing;

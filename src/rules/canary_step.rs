@@ -43,7 +43,7 @@ const TOLERANCE: f64 = 1e-6;
 /// So many findings of a kind are said in words; nobody reads more of them.
 const MOST_SAID: usize = 64;
 
-const PARTIAL: &str = "there is more here than is compared in one write: where routes overlap, or the smallest of their shares, was left out\n  Fewer routes or destinations in one VirtualService are compared as a whole.";
+const PARTIAL: &str = "there is more here than is compared in one write: where routes or destinations overlap, or the smallest of the shares, was left out\n  Fewer routes or destinations in one VirtualService are compared as a whole.";
 
 impl Rule for CanaryStep {
     const ID: &'static str = "canary-step";

@@ -4,11 +4,10 @@ use std::collections::{BTreeSet, HashMap};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::istio::{Host, Protocol, Route, ServiceEntry};
-use crate::policy::words::{list, near_miss, number, percent};
+use crate::istio::{Host, Protocol, ServiceEntry};
+use crate::policy::words::{list, near_miss, number};
 use crate::policy::{
-    Action, Asked, Carried, Case, Clients, Destination, Gravity, Reference, Report, Rule, Stage,
-    Why,
+    Action, Asked, Carried, Case, Destination, Gravity, Reference, Report, Rule, Stage, Takers, Why,
 };
 use crate::world::{ANY_NAMESPACE, Client, HostKind, Kind, Service};
 
@@ -52,11 +51,12 @@ impl Rule for DestinationExists {
         let Some(change) = case.change else { return };
         let mut missing: Vec<Carried<'_>> = Vec::new();
         let mut known: HashMap<_, usize> = HashMap::new();
-        let users = case.clients();
+        let mut takers = Takers::of(case);
         for carried in case.carried() {
             let destination = change.destinations.get(carried.destination);
             if let Some(kind) = case.world.host(&destination.host) {
-                let own = Present { case, carried: &carried, destination, kind, users: &users };
+                let asked = takers.asked(&carried);
+                let own = Present { case, carried: &carried, destination, kind, asked };
                 if !own.is_hidden(report) && !own.lacks_alias(report) {
                     own.lacks_port(report);
                 }
@@ -83,14 +83,16 @@ fn missing_host(
     destination: &Destination,
     report: &mut Report<'_>,
 ) {
+    let Some(written) = carried.written.map(|own| own.destination.host.as_str()) else { return };
     let may_refuse = carried.rises && !is_harmless(carried);
     if !report.has_room(if may_refuse { Gravity::Full } else { carried.gravity }) {
         return;
     }
-    let path = carried.path().field("destination").field("host");
-    let written = carried.written.destination.host.as_str();
-    let share = percent(carried.share);
-    if let Some((short, full)) = meant(case, written).filter(|_| !written.starts_with('*')) {
+    let path = carried.destination_path("host");
+    let share = carried.said();
+    if let Some((short, full)) =
+        meant(case, written, carried.namespace()).filter(|_| !written.starts_with('*'))
+    {
         let why = if written.chars().any(|character| character.is_ascii_uppercase()) {
             "Istio compares host names with their case"
         } else if written.ends_with('.') {
@@ -99,16 +101,17 @@ fn missing_host(
             "Istio completes only names without a dot, and only in the VirtualService's own namespace"
         };
         let message = format!(
-            "{share} would get 503: {written:?} never resolves; {why}\n  Passes: {full}{short}"
+            "{share} would get 503: {written:?} never resolves; {why}\n  Passes: {full}{short}{}",
+            carried.there()
         );
         // Wrong is not absent: neither a first install nor a dry run makes this name resolve.
         let gravity = if may_refuse { Gravity::Full } else { carried.gravity };
-        report.lookup(gravity, path, message, Vec::new());
+        report.lookup(gravity, path, message, carried.rests_on().into_iter().collect());
         return;
     }
     let is_wild = written.starts_with('*');
     let service = destination.host.service(&case.world.mesh().domain).filter(|_| !is_wild);
-    let (what, next, rests_on) = match service {
+    let (what, next, mut rests_on) = match service {
         None if is_wild => (
             format!(
                 "no ServiceEntry is called {written}, and a wildcard is no pattern here, but the name of one host"
@@ -116,7 +119,7 @@ fn missing_host(
             "Passes: the name of one Service or ServiceEntry.".to_owned(),
             vec![Reference::ServiceEntries],
         ),
-        Some((name, namespace)) => absent_service(case, name, namespace),
+        Some((name, namespace)) => absent_service(case, name, namespace, &carried.there()),
         None => {
             let close = near_miss(written, case.world.service_entry_hosts()).map(str::to_owned);
             let close = close.or_else(|| of_another_domain(case, written));
@@ -134,6 +137,7 @@ fn missing_host(
     let message = format!("{share} would get 503: {what}{elsewhere}\n  {next}");
     let gravity =
         if may_be_elsewhere { Gravity::WarnOnly } else { case.if_absent(carried.gravity) };
+    rests_on.extend(carried.rests_on());
     report.lookup(gravity, path, message, rests_on);
 }
 
@@ -146,6 +150,7 @@ fn absent_service(
     case: &Case<'_>,
     name: &str,
     namespace: &str,
+    there: &str,
 ) -> (String, String, Vec<Reference>) {
     let what = format!("there is no Service {name} in namespace {namespace}");
     let here = case.world.service_names(namespace).collect::<Vec<_>>();
@@ -159,7 +164,7 @@ fn absent_service(
             .map(|namespace| format!("{name}.{namespace}.svc.{domain}"))
             .collect::<Vec<_>>();
         format!(
-            "Service {name} stands in namespace {}. Passes: host: {}",
+            "Service {name} stands in namespace {}. Passes: host: {}{there}",
             list(&elsewhere),
             list(&hosts)
         )
@@ -171,25 +176,22 @@ fn absent_service(
 }
 
 /// A Service that `written` was meant to name and does not: what to write, with the short form where there is one.
-fn meant(case: &Case<'_>, written: &str) -> Option<(String, String)> {
+fn meant(case: &Case<'_>, written: &str, own: &str) -> Option<(String, String)> {
     let domain = &case.world.mesh().domain;
     let plain = written.trim_end_matches('.').to_lowercase();
     let known = |name: &str, namespace: &str| {
         case.world.service(namespace, name).map(|service| {
             let full = format!("{name}.{namespace}.svc.{domain}");
-            let short = if namespace == case.review.namespace {
-                format!(", or {}", service.name)
-            } else {
-                String::new()
-            };
+            let short =
+                if namespace == own { format!(", or {}", service.name) } else { String::new() };
             (short, full)
         })
     };
     let found = match plain.split('.').collect::<Vec<_>>().as_slice() {
-        [name] => known(name, &case.review.namespace),
+        [name] => known(name, own),
         [name, namespace] | [name, namespace, "svc"] => known(name, namespace),
         _ => {
-            let host = Host::resolve(&plain, &case.review.namespace, domain);
+            let host = Host::resolve(&plain, own, domain);
             let (name, namespace) = host.service(domain)?;
             known(name, namespace)
         }
@@ -211,16 +213,17 @@ struct Present<'a> {
     carried: &'a Carried<'a>,
     destination: &'a Destination,
     kind: HostKind<'a>,
-    users: &'a [Clients<'a>],
+    /// Those who can take the route.
+    asked: &'a [Asked],
 }
 
 impl Present<'_> {
-    /// Those who can take the route.
-    fn asked(&self) -> Vec<Asked> {
-        let (protocol, index) = self.carried.route();
-        let whole = Route::default();
-        let route = self.case.object.spec.routes(protocol).get(index).unwrap_or(&whole);
-        self.users.iter().flat_map(|own| own.of_route(route).into_owned()).collect()
+    /// The hosts that its clients call.
+    fn called(&self) -> impl Iterator<Item = Host> {
+        let Self { case, carried, .. } = self;
+        let gone = case.review.old_object().filter(|_| carried.flow.gone.is_some());
+        let hosts = &gone.unwrap_or(case.object).spec.hosts;
+        hosts.iter().map(|host| case.resolve(host))
     }
 
     fn rests_on(&self) -> Reference {
@@ -233,14 +236,11 @@ impl Present<'_> {
     /// Says where `exportTo` keeps the destination from clients; `false` where it does not.
     fn is_hidden(&self, report: &mut Report<'_>) -> bool {
         let Self { case, carried, destination, .. } = self;
-        let sees = |client: &Client| case.world.is_visible(&destination.host, client);
-        let hosts = case.object.spec.hosts.iter();
-        let hosts = hosts
-            .map(|host| Host::resolve(host, &case.review.namespace, &case.world.mesh().domain));
-        let hosts = hosts.collect::<Vec<_>>();
+        let sees = |client: &Client| case.world.is_routable(&destination.host, client);
+        let hosts = self.called().collect::<Vec<_>>();
         // Clients that do not see the host of the VirtualService either do not send it anything.
         let calls = |client: &Client| hosts.iter().any(|host| case.world.is_visible(host, client));
-        let mut asked = self.asked();
+        let mut asked = self.asked.to_vec();
         let own = Client::in_namespace(&case.review.namespace);
         if asked.iter().any(|asked| asked.why == Why::Anywhere) {
             asked.insert(0, Asked { clients: vec![own], why: Why::Exported });
@@ -287,13 +287,14 @@ impl Present<'_> {
         };
         let message = format!(
             "{} would get 503 for clients {}: {what}\n  Passes: export {} to these clients first, then this.",
-            percent(carried.share),
+            carried.said(),
             list(&names),
             destination.host
         );
-        let path = carried.path().field("destination").field("host");
+        let path = carried.destination_path("host");
         let gravity = case.if_absent(carried.gravity);
-        report.lookup(gravity, path, message, vec![self.rests_on()]);
+        let rests_on = std::iter::once(self.rests_on()).chain(carried.rests_on());
+        report.lookup(gravity, path, message, rests_on.collect());
         true
     }
 
@@ -310,10 +311,10 @@ impl Present<'_> {
         };
         let message = format!(
             "{} would get 503: {} is of type ExternalName for {target}, {why}\n  Passes: a ServiceEntry for {target} first, then this, or the name of a Service as host.",
-            percent(carried.share),
+            carried.said(),
             destination.host
         );
-        let path = carried.path().field("destination").field("host");
+        let path = carried.destination_path("host");
         // An Istio before 1.21, or with `ENABLE_EXTERNAL_NAME_ALIAS=false`, resolves such a Service by DNS.
         report.lookup(Gravity::WarnOnly, path, message, Vec::new());
         true
@@ -347,7 +348,7 @@ impl Present<'_> {
             Some(kind) => (self.ports(kind), Gravity::WarnOnly),
             None => (own.clone(), Gravity::Full),
         };
-        let written = carried.written.destination.port.number;
+        let written = carried.port();
         let taken = written.or(match own.as_slice() {
             [one] if target.is_some() => Some(*one),
             _ => None,
@@ -363,14 +364,17 @@ impl Present<'_> {
             },
         };
         rests_on.push(self.rests_on());
+        rests_on.extend(carried.rests_on());
         let known = list(&ports.iter().map(|&port| number(port as f64)).collect::<Vec<_>>());
         let message = format!(
-            "{} would get 503: {why}; it has {known}\n  Passes: port: {{number: {}}}",
-            percent(carried.share),
-            ports[0]
+            "{} would get 503: {why}; it has {known}\n  Passes: port: {{number: {}}}{}",
+            carried.said(),
+            ports[0],
+            carried.there()
         );
-        let path = carried.path().field("destination").field("port");
-        let path = if written.is_some() { path.field("number") } else { path };
+        let path = carried.destination_path("port");
+        let is_number = written.is_some() && !carried.is_elsewhere();
+        let path = if is_number { path.field("number") } else { path };
         let gravity = case.if_absent(carried.gravity);
         let gravity = if most == Gravity::WarnOnly { most } else { gravity };
         report.lookup(gravity, path, message, rests_on);
@@ -381,10 +385,10 @@ impl Present<'_> {
     /// Source: `pilot/pkg/networking/core/route/route.go` `GetDestinationCluster`.
     fn listeners(&self, ports: &[i64]) -> Option<(String, Vec<Reference>)> {
         let Self { case, carried, destination, .. } = self;
-        if carried.route().0 != Protocol::Http {
+        if carried.flow.protocol != Protocol::Http {
             return None;
         }
-        let asked = self.asked();
+        let asked = self.asked;
         let gateways = asked.iter().flat_map(|asked| &asked.clients);
         let gateways = gateways.filter_map(|client| client.gateway.as_deref());
         let gateways = gateways.collect::<BTreeSet<_>>();
@@ -408,8 +412,7 @@ impl Present<'_> {
         }
         let mut called = BTreeSet::new();
         let mut rests_on = Vec::new();
-        for host in &case.object.spec.hosts {
-            let host = Host::resolve(host, &case.review.namespace, &case.world.mesh().domain);
+        for host in self.called() {
             // A host that is nobody's is called on a port that nobody knows.
             let HostKind::Service(service) = case.world.host(&host)? else { return None };
             called.extend(service.ports.iter().map(|port| port.number));

@@ -4,10 +4,10 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::istio::{DestinationRule, Host, Location, Route};
-use crate::policy::words::{label_map, list, near_miss, percent};
+use crate::policy::words::{label_map, list, near_miss};
 use crate::policy::{
     Action, Asked, Carried, Case, Clients, Destination, Gravity, Reference, Report, Rule, Stage,
-    Why,
+    Takers, Why,
 };
 use crate::world::{ANY_NAMESPACE, Client, EffectiveRule, HostKind, Kind};
 
@@ -57,18 +57,15 @@ impl Rule for SubsetDefined {
 
     fn check(&self, case: &Case<'_>, report: &mut Report<'_>) {
         let Some(change) = case.change else { return };
-        let users = case.clients();
+        let mut takers = Takers::of(case);
         let mut search = Search { case, rules: HashMap::new(), lookups: 0 };
         for carried in case.carried() {
             let destination = change.destinations.get(carried.destination);
-            let subset = carried.written.destination.subset.as_str();
+            let subset = carried.subset();
             if subset.is_empty() || case.world.host(&destination.host).is_none() {
                 continue;
             }
-            let (protocol, index) = carried.route();
-            let whole = Route::default();
-            let route = case.object.spec.routes(protocol).get(index).unwrap_or(&whole);
-            let lost = search.lost(&users, route, &destination.host, subset);
+            let lost = search.lost(takers.asked(&carried), &destination.host, subset);
             if let Some(first) = lost.first().and_then(|asked| asked.clients.first()) {
                 let is_way_out = search.is_way_out(&lost, &destination.host, subset);
                 let gravity = if is_way_out { Gravity::WarnOnly } else { carried.gravity };
@@ -80,14 +77,19 @@ impl Rule for SubsetDefined {
                     true => in_place(first, &format!("outside {}", case.review.namespace)),
                     false => list(&losers(case, &target(case, &destination.host), &lost)),
                 };
+                let mut rests_on = rests_on(case, destination, first);
+                rests_on.extend(carried.rests_on());
                 report.lookup(
                     gravity,
                     carried.path(),
                     message(case, &carried, destination, &lost, &who),
-                    rests_on(case, destination, first),
+                    rests_on,
                 );
-            } else if carried.rises {
-                let hidden = search.hidden(&users, route, &destination.host, subset);
+            } else if carried.rises && !carried.is_elsewhere() {
+                let (_, protocol, index) = carried.route();
+                let whole = Route::default();
+                let route = case.object.spec.routes(protocol).get(index).unwrap_or(&whole);
+                let hidden = search.hidden(takers.users(), route, &destination.host, subset);
                 if !hidden.is_empty() && report.has_room(Gravity::WarnOnly) {
                     let message = hidden_message(case, &carried, destination, &hidden);
                     report.lookup(Gravity::WarnOnly, carried.path(), message, Vec::new());
@@ -107,20 +109,12 @@ struct Search<'a> {
 
 impl Search<'_> {
     /// Those who take the route and find no such subset.
-    fn lost(
-        &mut self,
-        users: &[Clients<'_>],
-        route: &Route,
-        host: &Host,
-        subset: &str,
-    ) -> Vec<Asked> {
+    fn lost(&mut self, all: &[Asked], host: &Host, subset: &str) -> Vec<Asked> {
         let mut lost = Vec::new();
-        for own in users {
-            for asked in own.of_route(route).iter() {
-                let lacks = asked.clients.iter().all(|client| self.lacks(client, host, subset));
-                if lacks && !lost.contains(asked) {
-                    lost.push(asked.clone());
-                }
+        for asked in all {
+            let lacks = asked.clients.iter().all(|client| self.lacks(client, host, subset));
+            if lacks && !lost.contains(asked) {
+                lost.push(asked.clone());
             }
         }
         lost
@@ -198,11 +192,11 @@ fn message(
     lost: &[Asked],
     who: &str,
 ) -> String {
-    let subset = carried.written.destination.subset.as_str();
+    let subset = carried.subset();
     let host = &target(case, &destination.host);
     let mut message = format!(
         "{} would get 503: no DestinationRule that {who} use defines subset {subset} of {host}",
-        percent(carried.share),
+        carried.said(),
     );
     let Some(client) = lost.first().and_then(|asked| asked.clients.first()) else { return message };
     if *host != destination.host {
@@ -313,7 +307,7 @@ fn hidden_message(
     destination: &Destination,
     hidden: &[Client],
 ) -> String {
-    let (subset, host) = (carried.written.destination.subset.as_str(), &destination.host);
+    let (subset, host) = (carried.subset(), &destination.host);
     let clients = if hidden.iter().all(|client| client.labels.is_empty()) {
         let namespaces = hidden.iter().map(|client| client.namespace.clone());
         format!("clients in {}", list(&namespaces.collect::<Vec<_>>()))
@@ -344,7 +338,7 @@ fn hidden_message(
     };
     format!(
         "{} would get 503 for {clients}: they find no subset {subset} of {host}\n  {instead}.\n  {next}",
-        percent(carried.share),
+        carried.said(),
     )
 }
 

@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::istio::Resolution;
-use crate::policy::words::{alike, are, carry, counted, label_map, list, near_miss, percent};
+use crate::policy::words::{alike, are, carry, counted, label_map, list, near_miss};
 use crate::policy::{
     Action, Backend, Carried, Case, Change, Destination, Gravity, Reference, Report, Rule, Stage,
 };
@@ -99,7 +99,7 @@ impl<'a> Asked<'a> {
         destination: &'a Destination,
         wanted: &'a BTreeMap<String, String>,
     ) -> Option<Self> {
-        let port = carried.written.destination.port.number;
+        let port = carried.port();
         let backend = Backend::of(&destination.host, case.world)?;
         let is_known = |port| match backend {
             Backend::Service(service) => service.ports.iter().any(|own| own.number == port),
@@ -152,14 +152,14 @@ impl<'a> Asked<'a> {
         };
         Some(format!(
             "{} is meant for {}, but {what}: connections go to the address that the client chose, and neither weights nor subsets count\n  {next}",
-            percent(self.carried.share),
+            self.carried.said(),
             self.destination.label,
         ))
     }
 
     fn passthrough(&self) -> Option<String> {
         let Self { case, destination, carried, .. } = self;
-        let subset = carried.written.destination.subset.as_str();
+        let subset = carried.subset();
         let rules = self.change.clients.iter().filter_map(|client| {
             let rule = case.world.destination_rule(&destination.host, client)?;
             let policy = rule.policy(subset, self.port);
@@ -176,7 +176,7 @@ impl<'a> Asked<'a> {
     fn has_no_cluster(&self) -> Option<String> {
         let Backend::Entry(entry) = self.backend else { return None };
         let is_wild = entry.spec.resolution == Resolution::DynamicDns;
-        let has_subset = !self.carried.written.destination.subset.is_empty();
+        let has_subset = !self.carried.subset().is_empty();
         let is_bare = entry.spec.resolution == Resolution::Dns
             && entry.spec.endpoints.is_empty()
             && entry.spec.workload_selector.is_none();
@@ -200,7 +200,7 @@ impl<'a> Asked<'a> {
         };
         Some(format!(
             "{} would get 503: {} {why}\n  {next}",
-            percent(self.carried.share),
+            self.carried.said(),
             self.backend.name()
         ))
     }
@@ -214,7 +214,10 @@ impl<'a> Asked<'a> {
             }],
             Backend::Entry(_) => vec![Reference::ServiceEntries],
         };
-        if !self.wanted.is_empty() {
+        if let Some(other) = self.carried.rests_on() {
+            // With the rules as well it would be more than a review may read.
+            all.push(other);
+        } else if !self.wanted.is_empty() {
             let root = &self.case.world.mesh().root_namespace;
             let clients = self.change.clients.iter().map(|client| client.namespace.clone());
             let namespaces = clients.chain([self.backend.namespace(), root.clone()]);
@@ -301,7 +304,7 @@ impl Asked<'_> {
         };
         let message = format!(
             "{} would go to {}, and it cannot be seen from here whether anybody is ready there\n  The subset wants {key}={value}; {here}.",
-            percent(self.carried.share),
+            self.carried.said(),
             self.destination.label,
         );
         report.lookup(Gravity::WarnOnly, self.carried.path(), message, Vec::new());
@@ -321,7 +324,7 @@ impl Asked<'_> {
         };
         let message = format!(
             "clients on a node without a ready pod of {1} would get 503 for their {0}: Service {2} has internalTrafficPolicy: Local, and {nodes}\n  Run a pod of it on every node, or set internalTrafficPolicy: Cluster.",
-            percent(self.carried.share),
+            self.carried.said(),
             self.destination.label,
             service.name
         );
@@ -342,7 +345,7 @@ impl Asked<'_> {
         });
         format!(
             "{} would go to {}, which has no ready pod on {which} (503 for that share)\n  {} {} ready, but no EndpointSlice lists {} for {which} of Service {}{target}.\n  Passes: the same write as soon as {} listed there.",
-            percent(self.carried.share),
+            self.carried.said(),
             self.destination.label,
             counted(others, "pod"),
             are(others),
@@ -402,8 +405,7 @@ impl Found {
 
 fn message(asked: &Asked<'_>, found: &Found, (ready, unready, least): (u32, u32, u32)) -> String {
     let Asked { wanted, backend, .. } = *asked;
-    let (share, label, noun) =
-        (percent(asked.carried.share), &asked.destination.label, asked.noun());
+    let (share, label, noun) = (asked.carried.said(), &asked.destination.label, asked.noun());
     let name = backend.name();
     let selector = backend.selector();
     let here = if asked.case.world.mesh().is_multi_cluster { " in this cluster" } else { "" };

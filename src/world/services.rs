@@ -300,6 +300,25 @@ impl World {
         }
     }
 
+    /// Whether requests of `client` reach `host` where a VirtualService routes them there: what is visible to it, and, from a
+    /// sidecar, also what stands in its own namespace and is exported only to others.
+    ///
+    /// Source: `pilot/pkg/model/sidecar.go` `collectImportedServices`: a destination's Service is taken from the sidecar's own
+    /// namespace first, without asking whom it is exported to. A gateway has only what is visible.
+    pub fn is_routable(&self, host: &Host, client: &Client) -> bool {
+        let stands_there = || match self.host(host) {
+            Some(HostKind::Service(service) | HostKind::Alias(service)) => {
+                service.namespace == client.namespace
+            }
+            Some(HostKind::ServiceEntry(_)) => {
+                let mut all = self.entries.of_host(host.as_str()).into_iter();
+                all.any(|entry| entry.metadata.namespace == client.namespace)
+            }
+            None => false,
+        };
+        self.is_visible(host, client) || (client.gateway.is_none() && stands_there())
+    }
+
     /// The namespace whose objects speak for `host`: a Service's own, or its ServiceEntry's.
     pub fn host_namespace<'a>(&'a self, host: &'a Host) -> Option<&'a str> {
         match self.host(host) {

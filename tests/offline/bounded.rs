@@ -10,7 +10,13 @@ use sluicegate::world::{Kind, Mesh};
 const REVIEWS: &str = include_str!("../cases/worlds/reviews.yaml");
 
 fn judge(old: &Value, new: &Value) -> Verdict {
-    let documents = cluster::parse("reviews", REVIEWS).expect("the world of the cases");
+    judge_with("", old, new)
+}
+
+/// With further objects in the world; one of the same name replaces an earlier one.
+fn judge_with(further: &str, old: &Value, new: &Value) -> Verdict {
+    let mut documents = cluster::parse("reviews", REVIEWS).expect("the world of the cases");
+    documents.extend(cluster::parse("further", further).expect("further objects"));
     let world = cluster::world(Mesh::default(), &documents, "shop");
     let whole = |spec: &Value| {
         json!({"metadata": {"name": "reviews", "namespace": "shop"}, "spec": spec}).to_string()
@@ -145,4 +151,48 @@ fn the_same_mistake_in_a_thousand_places_is_told_once_and_counted() {
     let told = told.collect::<Vec<_>>();
     assert_eq!(told.len(), 64);
     assert_eq!(told.iter().map(|finding| more_of(&finding.message)).sum::<usize>(), 936);
+}
+
+/// What is left out is said, and nothing is said where nothing is.
+#[test]
+fn what_is_not_compared_is_said() {
+    let is_said = |verdict: &Verdict| {
+        verdict.findings.iter().any(|own| own.message.contains("than is compared in one write"))
+    };
+    // Each needs the header to be absent, so that each may cover any other: that takes a comparison for every pair.
+    let without = |at: usize, subset: &str| {
+        json!({
+            "match": [{"withoutHeaders": {"x": {"exact": format!("a{at}")}}}],
+            "route": [destination(subset, 100)],
+        })
+    };
+    let all = |count: usize, subset: &str| {
+        spec(
+            (0..count)
+                .map(|at| without(at, subset))
+                .chain([json!({"route": [destination("v1", 100)]})])
+                .collect(),
+        )
+    };
+    assert!(is_said(&judge(&all(800, "v1"), &all(800, "v2"))), "comparisons of conditions");
+    assert!(!is_said(&judge(&all(20, "v1"), &all(20, "v2"))));
+
+    // A host with more versions than are asked what they have in common.
+    let many = |count: usize, shift: usize| {
+        let subset =
+            |at: usize| json!({"name": format!("s{at}"), "labels": {"version": format!("s{at}")}});
+        let rule = json!({
+            "apiVersion": "networking.istio.io/v1", "kind": "DestinationRule",
+            "metadata": {"name": "reviews", "namespace": "shop"},
+            "spec": {"host": "reviews", "subsets": (0..count).map(subset).collect::<Vec<_>>()},
+        });
+        let split = |heavy: usize| {
+            let weight = |at| if at == heavy { 2 } else { 1 };
+            let all = (0..count).map(|at| destination(&format!("s{at}"), weight(at)));
+            spec(vec![json!({"route": all.collect::<Vec<_>>()})])
+        };
+        judge_with(&rule.to_string(), &split(0), &split(shift))
+    };
+    assert!(is_said(&many(300, 1)), "versions of one host");
+    assert!(!is_said(&many(200, 1)));
 }

@@ -114,6 +114,11 @@ impl ConditionIndex {
         self.steps.get()
     }
 
+    /// Whether it has come to the end of the comparisons that it may make: then it may not have found what covers a condition.
+    pub fn is_exhausted(&self) -> bool {
+        self.steps.get() >= MOST_STEPS
+    }
+
     /// What an entry with this part is filed under.
     fn keys(&self, (attribute, test): &(Attribute, Test)) -> Vec<u64> {
         let text = |text: &str| vec![self.extend(self.hash(kind(test), attribute), text)];

@@ -2,11 +2,13 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::{Change, Class, Flow, NOTHING};
+use super::{Base, Change, Class, Flow, NOTHING, Side};
 use crate::istio::{FieldPath, Host, Protocol, RouteDestination};
 use crate::policy::rule::{Case, Gravity};
+use crate::policy::verdict::Reference;
+use crate::policy::words::percent;
 
-/// An entry of the new object that carries requests.
+/// An entry that carries requests from now on: of the new object, or of what serves in its place.
 #[derive(Debug, Clone, Copy)]
 pub struct Carried<'a> {
     /// The requests; where the entry carries several kinds, those for which it matters most.
@@ -15,19 +17,44 @@ pub struct Carried<'a> {
     pub destination: usize,
     /// The entry's part of the route's requests, from 0 to 1.
     pub share: f64,
-    /// The entry as written.
-    pub written: &'a RouteDestination,
+    /// The entry as written; `None` for plain routing.
+    pub written: Option<&'a RouteDestination>,
     /// Whether this write gives the destination more than it had.
     pub rises: bool,
     /// What it may cost the writer that something is wrong with it.
     pub gravity: Gravity,
-    at: (Protocol, usize, usize),
+    at: Place<'a>,
+    /// The namespace in which its host is completed.
+    namespace: &'a str,
 }
 
-impl Carried<'_> {
-    /// The route that it stands in.
-    pub fn route(&self) -> (Protocol, usize) {
-        (self.at.0, self.at.1)
+/// Where an entry stands: in which object (`None` for the one under review), list, route, and place of the route.
+type Place<'a> = (Option<&'a str>, Protocol, usize, usize);
+
+impl<'a> Carried<'a> {
+    /// The route that it stands in: of which object (`None` for the one under review), of which list, at which place.
+    pub fn route(&self) -> (Option<&'a str>, Protocol, usize) {
+        (self.at.0, self.at.1, self.at.2)
+    }
+
+    /// Whether something else than the object under review serves the requests.
+    pub fn is_elsewhere(&self) -> bool {
+        self.at.0.is_some()
+    }
+
+    /// The subset as written.
+    pub fn subset(&self) -> &'a str {
+        self.written.map_or("", |written| written.destination.subset.as_str())
+    }
+
+    /// The port as written.
+    pub fn port(&self) -> Option<i64> {
+        self.written.and_then(|written| written.destination.port.number)
+    }
+
+    /// The namespace in which its host is completed.
+    pub fn namespace(&self) -> &'a str {
+        self.namespace
     }
 
     /// Takes another entry of the same route in, where one finding speaks of both.
@@ -39,48 +66,90 @@ impl Carried<'_> {
         }
     }
 
-    /// The entry's place.
+    /// The entry's place in the new object; where it stands elsewhere, the field that makes it serve.
     pub fn path(&self) -> FieldPath {
-        let (protocol, route, entry) = self.at;
-        protocol.path(route).field("route").index(entry)
+        match self.at {
+            (None, protocol, route, entry) => protocol.path(route).field("route").index(entry),
+            _ => self.flow.path(self.destination),
+        }
+    }
+
+    /// The place of a field of the entry's destination, likewise.
+    pub fn destination_path(&self, field: &str) -> FieldPath {
+        match self.is_elsewhere() {
+            true => self.path(),
+            false => self.path().field("destination").field(field),
+        }
+    }
+
+    /// Its share as messages say it: of what, where something else serves the requests from now on.
+    pub fn said(&self) -> String {
+        let share = percent(self.share).into_owned();
+        match (self.at, &self.flow.next) {
+            ((None, ..), _) => share,
+            ((_, protocol, route, entry), Base::InForce(name)) => format!(
+                "{share} of what VirtualService {name} serves from now on ({} there)",
+                protocol.path(route).field("route").index(entry)
+            ),
+            _ => format!("{share} of what falls to plain routing"),
+        }
+    }
+
+    /// What a message says behind text that is to be written: where, if not in the object under review.
+    pub fn there(&self) -> String {
+        match (&self.flow.next, self.is_elsewhere()) {
+            (Base::InForce(name), true) => format!(" in VirtualService {name} first, then this"),
+            _ => String::new(),
+        }
+    }
+
+    /// What a finding rests on, because it says that something else serves the requests.
+    pub fn rests_on(&self) -> Option<Reference> {
+        let name = self.at.0?;
+        let namespace = match &self.flow.next {
+            Base::InForce(_) => name.split('/').next().unwrap_or_default(),
+            _ => self.namespace,
+        };
+        Some(Reference::VirtualServices { namespace: namespace.to_owned() })
     }
 }
 
 impl<'a> Case<'a> {
-    /// Every entry of the object that carries requests, each once.
+    /// Every entry that carries requests from now on, each once: of the object, and of what serves in its place, as far as that
+    /// gets more than it had.
     ///
     /// A finding about it is only a warning where the write gives it no more than it had, where it is a side that may always
     /// rise, and where no request that is answered now could be hurt.
     pub fn carried(&self) -> Vec<Carried<'a>> {
         let Some(change) = self.change else { return Vec::new() };
-        let mut found: BTreeMap<(Protocol, usize, usize), Carried<'a>> = BTreeMap::new();
+        let mut found: BTreeMap<Place<'a>, Carried<'a>> = BTreeMap::new();
         let mut serving = HashMap::new();
         let mut host_serves = |host: &'a Host| {
             *serving.entry(host).or_insert_with(|| {
                 self.world.endpoints(host).is_some_and(|endpoints| endpoints.ready() > 0)
             })
         };
-        for flow in &change.flows {
+        for flow in change.all() {
             let Some(after) = &flow.after else { continue };
-            if !after.is_own {
-                continue;
-            }
+            let Some((place, namespace, entries)) = self.written(flow, after) else { continue };
             for share in after.shares.iter().filter(|share| share.fraction > NOTHING) {
-                let at = (flow.protocol, after.route, share.entry);
-                let written =
-                    &self.object.spec.routes(flow.protocol)[after.route].route[share.entry];
+                let at = (place, flow.protocol, after.written_at, share.entry);
                 let rises = flow.before.as_ref().is_none_or(|before| {
                     after.share(share.destination) > before.share(share.destination) + NOTHING
                 });
+                if place.is_some() && !rises {
+                    continue;
+                }
                 let gravity = gravity(change, flow, share.destination, rises, &mut host_serves);
                 let own = Carried {
                     flow,
                     destination: share.destination,
                     share: share.fraction,
-                    written,
+                    written: entries.get(share.entry),
                     rises,
                     gravity,
                     at,
+                    namespace,
                 };
                 let worse = |known: &Carried<'_>| {
                     (gravity == Gravity::Full, rises)
@@ -93,6 +162,29 @@ impl<'a> Case<'a> {
             }
         }
         found.into_values().collect()
+    }
+
+    /// Where the route that serves is written: in which object, which namespace, which entries it has.
+    fn written(
+        &self,
+        flow: &'a Flow,
+        after: &Side,
+    ) -> Option<(Option<&'a str>, &'a str, &'a [RouteDestination])> {
+        let own = self.review.namespace.as_str();
+        if after.is_own {
+            let route = self.object.spec.routes(flow.protocol).get(after.written_at)?;
+            return Some((None, own, &route.route));
+        }
+        match &flow.next {
+            Base::InForce(full) => {
+                let (namespace, name) = full.split_once('/')?;
+                let object = self.world.virtual_service(namespace, name)?;
+                let route = object.spec.routes(flow.protocol).get(after.written_at)?;
+                Some((Some(full), namespace, &route.route))
+            }
+            Base::Plain(host) => Some((Some(host.as_str()), own, &[])),
+            Base::Stored | Base::Nothing => None,
+        }
     }
 
     /// The gravity of something that is merely absent: in a dry run the objects of the same run do not exist yet.
@@ -115,9 +207,7 @@ fn gravity<'a>(
     let own = flow.movement(destination).filter(|moved| moved.rises());
     let is_harmless = own.is_some_and(|moved| {
         moved.class.is_harmless()
-            || (moved.class == Class::Unknown
-                && moved.from > NOTHING
-                && flow.base == super::Base::Stored)
+            || (moved.class == Class::Unknown && moved.from > NOTHING && flow.base == Base::Stored)
     });
     if rises && !is_harmless && change.is_live(flow, destination, host_serves) {
         Gravity::Full

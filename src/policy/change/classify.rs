@@ -63,7 +63,7 @@ impl Class {
 const MOST_WEIGHED: usize = 500_000;
 const GREATEST: usize = 64;
 
-/// Fills in the movements of every flow; says whether small shares were left out.
+/// Fills in the movements of every flow; says whether small shares, or what many destinations have in common, were left out.
 pub(super) fn movements(
     flows: &mut [&mut Flow],
     destinations: &mut Destinations,
@@ -99,7 +99,7 @@ pub(super) fn movements(
         flow.movements =
             Weighing::new(flow, &was, &is, destinations, &relations, written).movements();
     }
-    weighed > MOST_WEIGHED
+    weighed > MOST_WEIGHED || relations.is_partial()
 }
 
 /// A destination that selects a whole host reaches subsets that no route names; they are compared, too.

@@ -14,7 +14,7 @@ pub(super) struct Compared {
     pub(super) flows: Vec<Flow>,
     /// Those that it served and that something else serves from now on.
     pub(super) elsewhere: Vec<Flow>,
-    /// Where conditions meet was not compared, because there were too many.
+    /// Not everything was compared, because there was too much: where conditions meet, or which of them cover others.
     pub(super) is_partial: bool,
 }
 
@@ -72,6 +72,8 @@ pub(super) fn compare(
             route: route.place,
             shares: route.shares.clone(),
             is_own: route.is_own,
+            written_at: route.written_at,
+            is_delegated: route.is_delegated,
         };
         let flow = Flow {
             protocol,
@@ -93,6 +95,7 @@ pub(super) fn compare(
             compared.elsewhere.push(flow);
         }
     }
+    compared.is_partial |= before.is_partial() || after.is_partial();
     compared
 }
 

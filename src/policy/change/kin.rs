@@ -22,6 +22,8 @@ pub(super) struct Relations {
     contains_another: Vec<bool>,
     /// By destination: whether it is known that nobody answers there, and whether it is known that somebody does.
     health: Vec<(bool, bool)>,
+    /// There were more destinations alike than are looked at for what they have in common.
+    is_partial: bool,
 }
 
 /// Destinations with endpoints in common are looked for among so many at a time: a Pod has only so many labels to select by.
@@ -30,13 +32,20 @@ const MOST_ALIKE: usize = 256;
 impl Relations {
     pub(super) fn new(lists: &[&Shares], destinations: &Destinations, domain: &str) -> Self {
         let all = (0..destinations.len()).map(|at| destinations.get(at)).collect::<Vec<_>>();
+        let mut is_partial = false;
         Self {
             things: things(&all, domain),
             families: families(lists, all.len()),
-            reached: reached(&all, destinations),
-            contains_another: containers(&all, destinations),
+            reached: reached(&all, destinations, &mut is_partial),
+            contains_another: containers(&all, destinations, &mut is_partial),
             health: all.iter().map(|own| (own.is_dead(), is_alive(own))).collect(),
+            is_partial,
         }
+    }
+
+    /// Whether some of what destinations have in common was left out.
+    pub(super) fn is_partial(&self) -> bool {
+        self.is_partial
     }
 
     /// Whether they are the same, stand together in a weighted route, or are versions of one thing.
@@ -151,7 +160,11 @@ fn families(lists: &[&Shares], count: usize) -> Vec<Vec<usize>> {
     families
 }
 
-fn reached(all: &[&Destination], destinations: &Destinations) -> Vec<Vec<(usize, f64)>> {
+fn reached(
+    all: &[&Destination],
+    destinations: &Destinations,
+    is_partial: &mut bool,
+) -> Vec<Vec<(usize, f64)>> {
     let mut whole: HashMap<&Host, Vec<usize>> = HashMap::new();
     let mut selecting: HashMap<(Option<&str>, GroupId), Vec<usize>> = HashMap::new();
     for (at, own) in all.iter().enumerate() {
@@ -160,8 +173,9 @@ fn reached(all: &[&Destination], destinations: &Destinations) -> Vec<Vec<(usize,
         }
         for group in own.endpoints.iter().flat_map(|endpoints| &endpoints.groups) {
             let alike = selecting.entry((own.namespace(), group.id)).or_default();
-            if alike.len() < MOST_ALIKE {
-                alike.push(at);
+            match alike.len() < MOST_ALIKE {
+                true => alike.push(at),
+                false => *is_partial = true,
             }
         }
     }
@@ -179,12 +193,18 @@ fn reached(all: &[&Destination], destinations: &Destinations) -> Vec<Vec<(usize,
     all.iter().enumerate().map(of).collect()
 }
 
-fn containers(all: &[&Destination], destinations: &Destinations) -> Vec<bool> {
+fn containers(
+    all: &[&Destination],
+    destinations: &Destinations,
+    is_partial: &mut bool,
+) -> Vec<bool> {
     let mut of_host: HashMap<&Host, Vec<usize>> = HashMap::new();
     for (at, own) in all.iter().enumerate() {
         let known = of_host.entry(&own.host).or_default();
-        if known.len() < MOST_ALIKE {
-            known.push(at);
+        match known.len() < MOST_ALIKE {
+            true => known.push(at),
+            // One without labels, or of which nobody knows them, has nothing in it to look for.
+            false => *is_partial |= own.labels.as_ref().is_some_and(|labels| !labels.is_empty()),
         }
     }
     let contains = |(at, own): (usize, &&Destination)| {

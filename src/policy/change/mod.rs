@@ -18,7 +18,7 @@ mod table;
 
 pub use carried::Carried;
 pub use classify::{Class, Movement};
-pub use clients::{Asked, Clients, Why};
+pub use clients::{Asked, Clients, Takers, Why};
 pub use destinations::{Destination, Destinations};
 pub use relabelled::Relabelled;
 pub use shares::{Share, Shares, fractions};
@@ -89,6 +89,10 @@ pub struct Side {
     pub shares: Shares,
     /// Whether it is a route of the object under review.
     pub is_own: bool,
+    /// The route's place in the list where it is written: a delegate's own, where one serves.
+    pub written_at: usize,
+    /// Whether a route of the object under review hands these requests on to it.
+    pub is_delegated: bool,
 }
 
 impl Side {
@@ -132,9 +136,9 @@ impl Flow {
         let route = self.protocol.path(after.route);
         if !after.is_own {
             // A root's own list says so, where a delegate serves; anybody else serves what the list leaves over.
-            return match self.next {
-                Base::InForce(_) => route.field("delegate"),
-                _ => FieldPath::spec().field(self.protocol.field()),
+            return match after.is_delegated {
+                true => route.field("delegate"),
+                false => FieldPath::spec().field(self.protocol.field()),
             };
         }
         match after.entry(destination) {
@@ -154,7 +158,7 @@ pub struct Change {
     pub flows: Vec<Flow>,
     /// What is served by something else from now on: by the next VirtualService in force, by plain routing, or by a delegate.
     pub elsewhere: Vec<Flow>,
-    /// The clients whose requests the VirtualService routes, as far as they can differ in what they see.
+    /// The clients whose requests the VirtualService routes or routed, as far as they can differ in what they see.
     pub clients: Vec<Client>,
     /// Whether there was too much to compare all of it: then only what the routes themselves say was, or the greatest shares.
     pub is_partial: bool,
@@ -171,7 +175,16 @@ impl Change {
             new: review.object(),
         };
         let object = written.new.or(written.old)?;
-        let clients = clients::of(object, &review.namespace, world);
+        let mut clients = clients::of(object, &review.namespace, world);
+        let is_bound_otherwise = |old: &&VirtualService| {
+            old.spec.gateways != object.spec.gateways || old.spec.export_to != object.spec.export_to
+        };
+        if let Some(old) = written.old.filter(is_bound_otherwise) {
+            // Those whom it leaves are served by something else, which its own clients may not see.
+            let former = clients::of(old, &review.namespace, world);
+            let former = former.into_iter().filter(|own| !clients.contains(own));
+            clients.extend(former.collect::<Vec<_>>());
+        }
         let context = Context {
             world,
             roles: &policy.roles,

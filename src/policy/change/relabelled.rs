@@ -101,7 +101,10 @@ pub(in crate::policy) fn relabelled(
         let conditions = Condition::of_route(written, &object.spec.gateways);
         // Of several alternatives one that most people meet.
         let condition = conditions.iter().find(|own| !own.is_targeted()).or(conditions.first());
-        let side = |shares| Some(Side { route, shares: Shares::new(shares), is_own: true });
+        let side = |shares| {
+            let shares = Shares::new(shares);
+            Some(Side { route, shares, is_own: true, written_at: route, is_delegated: false })
+        };
         Flow {
             protocol,
             condition: condition.cloned().unwrap_or_default(),

@@ -65,8 +65,12 @@ pub(super) struct TableRoute {
     pub(super) shares: Shares,
     /// Whether it stands in the object under review.
     pub(super) is_own: bool,
-    /// Its place in the list where it stands.
+    /// Its place in the list where it stands; that of the root's route, for a delegate's.
     pub(super) place: usize,
+    /// Its place in the list where it is written.
+    pub(super) written_at: usize,
+    /// Whether a route of the object under review hands on to it.
+    pub(super) is_delegated: bool,
     /// Who says what it says.
     pub(super) base: Base,
     layer: usize,
@@ -79,6 +83,8 @@ struct Found<'a> {
     namespace: &'a str,
     is_own: bool,
     place: usize,
+    written_at: usize,
+    is_delegated: bool,
     base: Base,
 }
 
@@ -106,6 +112,8 @@ impl RouteTable {
                     shares: shares.clone(),
                     is_own: found.is_own,
                     place: found.place,
+                    written_at: found.written_at,
+                    is_delegated: found.is_delegated,
                     base: found.base.clone(),
                     layer,
                 };
@@ -139,6 +147,8 @@ impl RouteTable {
                 shares: Shares::new(vec![Share { destination, entry: 0, fraction: 1.0 }]),
                 is_own: false,
                 place: 0,
+                written_at: 0,
+                is_delegated: false,
                 base: Base::Plain(host.clone()),
                 layer: listed.len(),
             });
@@ -174,6 +184,11 @@ impl RouteTable {
         in_force.is_none_or(|(layer, _)| layer == self.routes[at].layer).then_some(at)
     }
 
+    /// Whether there were more conditions that nearly cover each other than are looked at.
+    pub(super) fn is_partial(&self) -> bool {
+        self.conditions.is_exhausted() || self.layers.is_exhausted()
+    }
+
     /// The route that this name had, where `condition` became no wider than it was.
     pub(super) fn named(&self, name: &str, condition: &Condition) -> Option<usize> {
         if name.is_empty() || condition.is_catch_all() {
@@ -202,7 +217,15 @@ fn found<'a>(listed: Listed<'a>, asked: Question<'a>, world: &'a World) -> Vec<F
     for (place, route) in object.spec.routes(asked.protocol).iter().enumerate() {
         let Some(to) = &route.delegate else {
             let route = Cow::Borrowed(route);
-            all.push(Found { route, namespace, is_own, place, base: base.clone() });
+            all.push(Found {
+                route,
+                namespace,
+                is_own,
+                place,
+                written_at: place,
+                is_delegated: false,
+                base: base.clone(),
+            });
             continue;
         };
         let at = to.namespace_from(namespace);
@@ -220,6 +243,8 @@ fn found<'a>(listed: Listed<'a>, asked: Question<'a>, world: &'a World) -> Vec<F
                 namespace: at,
                 is_own: is_under_review,
                 place: if is_under_review { own_place } else { place },
+                written_at: own_place,
+                is_delegated: is_own && !is_under_review,
                 base: match is_under_review {
                     true => Base::Stored,
                     false => Base::InForce(format!("{at}/{}", to.name)),

@@ -42,7 +42,6 @@ pub(crate) fn differences(
                 let ours = own(port).cluster(host, subset, port);
                 match (ours, theirs.cluster(&name)) {
                     (None, None) => {}
-                    (None, Some(_)) if own(port).is_hidden_at_home(host) => {}
                     (Some(_), None) => say(format!("{name}: we think it exists, Istio has none")),
                     (None, Some(_)) => say(format!("{name}: we think there is none, Istio has it")),
                     (Some(ours), Some(theirs)) => {

@@ -6,7 +6,7 @@ use sluicegate::istio::{
     VirtualService,
 };
 use sluicegate::policy::fractions;
-use sluicegate::world::{Client, Endpoints, HostKind, World};
+use sluicegate::world::{Client, Endpoints, HostKind, Kind, World};
 
 use super::request::Request;
 use super::{Answer, ClusterView, Entry, Table};
@@ -42,7 +42,9 @@ impl<'a> Ours<'a> {
     /// What the world says of a cluster; `None` where no such cluster is thought to exist.
     pub(crate) fn cluster(&self, host: &Host, subset: &str, port: i64) -> Option<ClusterView> {
         let known = self.world.host(host)?;
-        if !self.world.is_visible(host, self.client) || !ports(known)?.contains(&port) {
+        let is_there = self.world.is_visible(host, self.client)
+            || (self.world.is_routable(host, self.client) && self.is_destination(host, port));
+        if !is_there || !ports(known)?.contains(&port) {
             return None;
         }
         let rule = self.world.destination_rule(host, self.client);
@@ -163,12 +165,32 @@ impl<'a> Ours<'a> {
         }
     }
 
-    /// Whether the host's own namespace is one of those that it is hidden from. Istio gives a cluster to clients there all the
-    /// same as soon as some VirtualService of theirs sends requests to it (`sidecar.go` `collectImportedServices`), which
-    /// `exportTo` says nothing of: nobody means that, and the gate does not follow it.
-    pub(crate) fn is_hidden_at_home(&self, host: &Host) -> bool {
-        self.world.host_namespace(host) == Some(self.client.namespace.as_str())
-            && !self.world.is_visible(host, self.client)
+    /// Whether a VirtualService that this sidecar sees sends requests to a port of the host, copies of them included.
+    fn is_destination(&self, host: &Host, port: i64) -> bool {
+        let own = self.client.namespace.as_str();
+        let all = self.world.names(Kind::VirtualService);
+        let mut all = all.iter().filter_map(|(at, name)| self.world.virtual_service(at, name));
+        all.any(|object| {
+            let namespace = object.metadata.namespace.as_str();
+            let is_seen = object.spec.is_for_mesh()
+                && !object.spec.is_delegate()
+                && self.world.is_exported(object, namespace, own);
+            let names = |to: &Destination, namespace: &str| {
+                Host::resolve(&to.host, namespace, &self.world.mesh().domain) == *host
+                    && to.port.number.is_none_or(|number| number == port)
+            };
+            is_seen
+                && self.routes(object).iter().any(|(route, namespace)| {
+                    let is_mine = |block: &RouteMatch| {
+                        block.source_namespace.is_empty() || block.source_namespace == own
+                    };
+                    let copies = route.mirrors.iter().map(|own| &own.destination);
+                    let copies = copies.chain(&route.mirror);
+                    let mut all = route.route.iter().map(|to| &to.destination).chain(copies);
+                    (route.r#match.is_empty() || route.r#match.iter().any(is_mine))
+                        && all.any(|to| names(to, namespace))
+                })
+        })
     }
 
     /// Whether sidecars route the host by an accident of Istio's, which the gate does not follow:
