@@ -29,7 +29,7 @@ struct Arguments {
 enum Verb {
     /// Serve the webhook.
     Serve(serve::Serve),
-    /// Judge VirtualServices in files, without a cluster.
+    /// Judge VirtualServices and DestinationRules in files, without a cluster.
     Check(check::Check),
     /// Start the real server with an example world and show what it refuses and what it never refuses.
     Demo(demo::Demo),

@@ -23,7 +23,7 @@ impl Rules {
         let Some(entry) = rules::ALL.iter().find(|entry| entry.id == id) else {
             let meant = words::near_miss(&id, rules::ALL.iter().map(|entry| entry.id));
             let meant = meant.map_or(String::new(), |meant| format!("; did you mean {meant}?"));
-            bail!("no rule is called {id:?}{meant} `sluicegate rules` lists them");
+            bail!("no rule is called {id:?}{meant} (`sluicegate rules` lists them)");
         };
         print(&manual(entry));
         Ok(ExitCode::SUCCESS)

@@ -1,3 +1,5 @@
+//! The client: how the API server is reached and how long it is waited for.
+
 use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::time::Duration;

@@ -1,3 +1,5 @@
+//! What a watch tells, as changes of the index.
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;

@@ -1,3 +1,5 @@
+//! Objects from files and folders.
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};

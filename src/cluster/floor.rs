@@ -1,3 +1,5 @@
+//! What was read live is not undone by an older event of a watch.
+
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 

@@ -1,3 +1,5 @@
+//! The world behind its lock, and which kinds are listed.
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};

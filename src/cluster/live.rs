@@ -1,3 +1,5 @@
+//! The live read before a refusal.
+
 use std::collections::BTreeSet;
 use std::time::Duration;
 

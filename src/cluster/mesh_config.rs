@@ -1,3 +1,5 @@
+//! The mesh's settings from Istio's ConfigMap.
+
 use std::sync::Arc;
 use std::time::Duration;
 

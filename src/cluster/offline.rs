@@ -1,3 +1,5 @@
+//! A world from files: what a cluster would have made of them, such as the Pods of a Deployment.
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Deserialize;

@@ -1,3 +1,5 @@
+//! Which list requests confirm what a refusal rests on.
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::floor::Scope;

@@ -1,3 +1,5 @@
+//! Objects of every kind, cut down to what a verdict reads.
+
 use std::collections::BTreeMap;
 
 use serde::de::DeserializeOwned;

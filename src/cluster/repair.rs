@@ -1,3 +1,5 @@
+//! An object with fields of a wrong shape: what can be read of it.
+
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use serde_path_to_error::{Path, Segment};

@@ -1,3 +1,5 @@
+//! Every kind that is read, and where the API server serves it.
+
 use crate::world::Kind;
 
 /// Where the API server serves a kind.

@@ -1,3 +1,5 @@
+//! One watch for each kind, for as long as the process lives.
+
 use std::convert::Infallible;
 use std::pin::pin;
 use std::sync::Arc;

@@ -1,3 +1,5 @@
+//! An object as a watch or a list sends it.
+
 use std::borrow::Cow;
 use std::fmt;
 

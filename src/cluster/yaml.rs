@@ -1,3 +1,5 @@
+//! YAML as kubectl reads it.
+
 use std::collections::BTreeMap;
 
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};

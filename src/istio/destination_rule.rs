@@ -1,3 +1,5 @@
+//! DestinationRules: hosts, subsets and who sees them.
+
 use std::collections::BTreeMap;
 
 use serde::Deserialize;

@@ -1,3 +1,5 @@
+//! Gateways: which pods serve them, on which ports, for which hosts.
+
 use std::collections::BTreeMap;
 
 use serde::Deserialize;

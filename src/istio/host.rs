@@ -1,3 +1,5 @@
+//! Host names: how Istio completes one, and which names a wildcard covers.
+
 use std::fmt::{self, Display};
 
 /// A host name after Istio has completed it: a fully qualified name, or a literal that Istio leaves alone.

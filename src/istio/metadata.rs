@@ -1,3 +1,5 @@
+//! What is read of the metadata of every object.
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Deserializer};

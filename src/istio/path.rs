@@ -1,3 +1,5 @@
+//! Where in an object a finding points.
+
 use std::fmt::{self, Display};
 
 /// Where in an object something stands, as kubectl spells it: `spec.http[0].route[1].weight`.

@@ -1,3 +1,5 @@
+//! How the text of an object becomes one of our types, or says which field has which wrong shape.
+
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::value::RawValue;

@@ -1,3 +1,5 @@
+//! ServiceEntries: hosts that are no Services.
+
 use serde::Deserialize;
 
 use super::metadata::Metadata;

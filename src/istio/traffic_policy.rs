@@ -1,3 +1,5 @@
+//! What a DestinationRule says about load balancing and outlier detection.
+
 use serde::Deserialize;
 
 use super::shape::{null_as_default, whole_number};

@@ -1,3 +1,5 @@
+//! VirtualServices: routes, matches and destinations, as written.
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 

@@ -1,3 +1,5 @@
+//! WorkloadEntries, and the endpoints that a ServiceEntry lists itself.
+
 use std::collections::BTreeMap;
 
 use serde::Deserialize;

@@ -1,3 +1,5 @@
+//! What the cluster says about one written destination: its host, its DestinationRule, its ready endpoints.
+
 use std::collections::BTreeMap;
 
 use super::rule::Case;

@@ -276,7 +276,9 @@ impl Judge<'_> {
             .iter()
             .filter(|rule| rule.entry.stage == stage && rule.action != Action::Off);
         for rule in asked.filter(|rule| can_look(rule)) {
-            rule.check.check(&case, &mut Report::new(rule.entry.id, rule.action, &mut found));
+            let mut report = Report::new(rule.entry.id, rule.action, &mut found);
+            rule.check.check(&case, &mut report);
+            report.finish();
         }
         found
     }

@@ -1,3 +1,5 @@
+//! Numbers in a rule's parameters, with their ranges.
+
 use schemars::JsonSchema;
 use serde::Deserialize;
 

@@ -1,3 +1,5 @@
+//! What is asked: one write, with the stored and the new object.
+
 use std::collections::BTreeMap;
 
 use crate::istio::{

@@ -1,3 +1,5 @@
+//! What a rule implements, what it is given, and how it reports.
+
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 
@@ -81,6 +83,20 @@ pub struct Report<'a> {
     rule: &'static str,
     action: Action,
     found: &'a mut Vec<Reported>,
+    /// Where in `found` the rule's own findings begin.
+    first: usize,
+    /// Refusals and other findings so far, and how many more of each there was no room for.
+    counts: [Count; 2],
+}
+
+/// How many findings of a look-up one rule tells of each kind: an object of a hundred thousand destinations with the same
+/// mistake is told what is wrong, not a hundred thousand times.
+const MOST_SAID: usize = 64;
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Count {
+    said: usize,
+    more: usize,
 }
 
 /// How much a finding of a look-up weighs.
@@ -106,7 +122,8 @@ pub(super) struct Reported {
 
 impl<'a> Report<'a> {
     pub(super) fn new(rule: &'static str, action: Action, found: &'a mut Vec<Reported>) -> Self {
-        Self { rule, action, found }
+        let first = found.len();
+        Self { rule, action, found, first, counts: [Count::default(); 2] }
     }
 
     /// A violation, with the rule's action. `key` names it whichever route it stands in after the write, `severity` grows with
@@ -125,10 +142,7 @@ impl<'a> Report<'a> {
         key: String,
         severity: f64,
     ) {
-        let action = match gravity {
-            Gravity::Full => self.action,
-            Gravity::WarnOnly => self.action.max(Action::Warn),
-        };
+        let action = self.action_of(gravity);
         self.push(action, path, message, Vec::new(), key, severity);
         if let Some(last) = self.found.last_mut() {
             last.is_advice = true;
@@ -147,6 +161,36 @@ impl<'a> Report<'a> {
         );
     }
 
+    /// Whether another finding of a look-up may be told, of at most this gravity; asked before its message is made. Where the
+    /// answer is no the finding is counted, and the last one that was told says how many there are.
+    pub fn has_room(&mut self, gravity: Gravity) -> bool {
+        let action = self.action_of(gravity);
+        let count = &mut self.counts[usize::from(action != Action::Deny)];
+        let has_room = count.said < MOST_SAID;
+        count.more += usize::from(!has_room);
+        has_room
+    }
+
+    /// Says how many findings there was no room for.
+    pub(super) fn finish(self) {
+        for (is_other, Count { more, .. }) in [false, true].into_iter().zip(self.counts) {
+            let mut own = self.found[self.first..].iter_mut().rev();
+            let last = own.find(|own| (own.finding.action != Action::Deny) == is_other);
+            if let Some(last) = last.filter(|_| more > 0) {
+                last.finding
+                    .message
+                    .push_str(&format!(" The same is wrong in {more} more places."));
+            }
+        }
+    }
+
+    fn action_of(&self, gravity: Gravity) -> Action {
+        match gravity {
+            Gravity::Full => self.action,
+            Gravity::WarnOnly => self.action.max(Action::Warn),
+        }
+    }
+
     /// A violation because of what the cluster holds or lacks; it is read again before anybody is refused.
     pub fn lookup(
         &mut self,
@@ -155,10 +199,7 @@ impl<'a> Report<'a> {
         message: String,
         rests_on: Vec<Reference>,
     ) {
-        let action = match gravity {
-            Gravity::Full => self.action,
-            Gravity::WarnOnly => self.action.max(Action::Warn),
-        };
+        let action = self.action_of(gravity);
         self.push(action, path, message, rests_on, String::new(), f64::INFINITY);
     }
 
@@ -176,6 +217,7 @@ impl<'a> Report<'a> {
         key: String,
         severity: f64,
     ) {
+        self.counts[usize::from(action != Action::Deny)].said += 1;
         let finding = Finding { rule: self.rule, action, path, message, rests_on };
         self.found.push(Reported { finding, key, severity, is_advice: false });
     }

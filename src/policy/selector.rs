@@ -1,3 +1,5 @@
+//! Label selectors, as Kubernetes reads them.
+
 use std::collections::BTreeMap;
 
 use schemars::JsonSchema;

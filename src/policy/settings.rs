@@ -1,3 +1,5 @@
+//! What a policy says, how it is read, and which one is in force.
+
 use std::collections::BTreeMap;
 use std::fmt;
 

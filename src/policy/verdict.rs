@@ -1,3 +1,5 @@
+//! What is answered: findings, what they rest on, and the step that decided.
+
 use std::collections::BTreeSet;
 use std::fmt::{self, Display};
 

@@ -3,6 +3,8 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
+use crate::world::LabelledCount;
+
 /// A share as people write it: `99 %`, `12.5 %`, and never `0 %` for something that is there.
 pub fn percent(share: f64) -> Cow<'static, str> {
     let points = (share * 100.0).max(0.0) + 0.0;
@@ -35,6 +37,17 @@ pub fn are(count: u32) -> &'static str {
 /// The verb for so many.
 pub fn carry(count: u32) -> &'static str {
     if count == 1 { "carries" } else { "carry" }
+}
+
+/// `2 ready pods of reviews carry version=v1`: endpoints with the same labels, `of` whom they are.
+pub fn alike(group: &LabelledCount, noun: &str, of: &str) -> String {
+    let said = labels(group.labels.iter().map(|(key, value)| (key.as_str(), value.as_str())));
+    let LabelledCount { ready, unready, .. } = *group;
+    if ready == 0 {
+        let (are, carry) = (are(unready), carry(unready));
+        return format!("{} that {are} not ready {carry} {said}", counted(unready, noun));
+    }
+    format!("{}{of} {} {said}", counted(ready, &format!("ready {noun}")), carry(ready))
 }
 
 /// `app=reviews, version=v1`.

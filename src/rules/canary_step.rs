@@ -229,7 +229,9 @@ fn refusal(case: &Case<'_>, change: &Change, flow: &Flow, moved: &Movement) -> S
     let most = alone.min(room_beside_others(step, flow, moved)).clamp(0.0, 1.0);
     let weight = (most * total as f64 + TOLERANCE).floor() as u64;
     let name = short_name(destination);
-    let of = if total == 100 { String::new() } else { format!(" of {total}") };
+    // What is missing is another rule's finding; nobody shall read here that half of the requests may go there today.
+    let once = if destination.is_missing { ", once it is there" } else { "" };
+    let of = if total == 100 { once.to_owned() } else { format!(" of {total}{once}") };
     if reached > TOLERANCE {
         message.push_str(&format!(
             "\n  {} of what goes to the other destinations reaches {name}, too: they select its endpoints as well.",

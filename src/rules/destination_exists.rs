@@ -12,6 +12,9 @@ use crate::policy::{
 };
 use crate::world::{ANY_NAMESPACE, Client, HostKind, Kind, Service};
 
+/// Why nobody sees what says nothing about it.
+const MESH_DEFAULT: &str = "meshConfig.defaultServiceExportTo says so";
+
 /// A destination that gets traffic exists.
 ///
 /// Reads: the host and the port of each destination. Looks up Services, ServiceEntries and Gateways.
@@ -80,6 +83,10 @@ fn missing_host(
     destination: &Destination,
     report: &mut Report<'_>,
 ) {
+    let may_refuse = carried.rises && !is_harmless(carried);
+    if !report.has_room(if may_refuse { Gravity::Full } else { carried.gravity }) {
+        return;
+    }
     let path = carried.path().field("destination").field("host");
     let written = carried.written.destination.host.as_str();
     let share = percent(carried.share);
@@ -95,8 +102,7 @@ fn missing_host(
             "{share} would get 503: {written:?} never resolves; {why}\n  Passes: {full}{short}"
         );
         // Wrong is not absent: neither a first install nor a dry run makes this name resolve.
-        let gravity =
-            if carried.rises && !is_harmless(carried) { Gravity::Full } else { carried.gravity };
+        let gravity = if may_refuse { Gravity::Full } else { carried.gravity };
         report.lookup(gravity, path, message, Vec::new());
         return;
     }
@@ -261,7 +267,7 @@ impl Present<'_> {
         let what = match self.kind {
             HostKind::Service(service) | HostKind::Alias(service) => {
                 let to = if service.export_to.is_empty() {
-                    "the mesh exports Services by default to fewer".to_owned()
+                    MESH_DEFAULT.to_owned()
                 } else {
                     format!(
                         "its annotation networking.istio.io/exportTo is {:?}",
@@ -270,12 +276,14 @@ impl Present<'_> {
                 };
                 format!("Service {}/{} is hidden from them: {to}", service.namespace, service.name)
             }
-            HostKind::ServiceEntry(entry) => format!(
-                "ServiceEntry {}/{} is hidden from them: its exportTo is {}",
-                entry.metadata.namespace,
-                entry.metadata.name,
-                list(&entry.spec.export_to)
-            ),
+            HostKind::ServiceEntry(entry) => {
+                let to = match entry.spec.export_to.as_slice() {
+                    [] => MESH_DEFAULT.to_owned(),
+                    own => format!("its exportTo is {own:?}"),
+                };
+                let (namespace, name) = (&entry.metadata.namespace, &entry.metadata.name);
+                format!("ServiceEntry {namespace}/{name} is hidden from them: {to}")
+            }
         };
         let message = format!(
             "{} would get 503 for clients {}: {what}\n  Passes: export {} to these clients first, then this.",
@@ -294,14 +302,14 @@ impl Present<'_> {
         let Self { case, carried, destination, .. } = self;
         let Some(target) = case.world.alias_target(&destination.host) else { return false };
         let why = match case.world.host(&target) {
-            None => "no Service and no ServiceEntry is called so",
+            None => "and no Service and no ServiceEntry has that name",
             Some(HostKind::Alias(_)) => {
-                "that is an ExternalName again, and Istio follows one step only"
+                "which is of type ExternalName, too; Istio follows one step only"
             }
             Some(_) => return false,
         };
         let message = format!(
-            "{} would get 503: {} is of type ExternalName for {target}, and {why}\n  Passes: a ServiceEntry for {target} first, then this, or host: with a name that is a Service.",
+            "{} would get 503: {} is of type ExternalName for {target}, {why}\n  Passes: a ServiceEntry for {target} first, then this, or the name of a Service as host.",
             percent(carried.share),
             destination.host
         );
@@ -388,7 +396,7 @@ impl Present<'_> {
             let listens = listens.collect::<BTreeSet<_>>();
             if !listens.is_empty() && !ports.iter().any(|port| listens.contains(port)) {
                 let why = format!(
-                    "without a port Istio takes that of Gateway {name} ({}) for a Service with several, and {} has none such",
+                    "without a port Istio takes that of Gateway {name} ({}) for a Service with several, and {} does not have it",
                     said(&listens),
                     destination.host
                 );
@@ -411,7 +419,7 @@ impl Present<'_> {
             return None;
         }
         let why = format!(
-            "without a port a sidecar takes the one that was called ({}), and {} has none such",
+            "without a port a sidecar takes the one that was called ({}), and {} does not have it",
             said(&called),
             destination.host
         );

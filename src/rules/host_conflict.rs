@@ -22,7 +22,8 @@ use crate::world::{Client, HostKind, Kind, NoDelegate};
 /// nothing for clients in the mesh: they reach all pods of the Service, those of a canary included, whatever the weights.
 ///
 /// Not warned about: hosts that no other VirtualService has; a VirtualService in front that has no route for the same clients; a
-/// split of which no other Service's clients can know; and what the stored object had already. It is a warning at the most.
+/// split for a gateway only whose Service no client in the mesh could reach in two versions; and what the stored object had
+/// already. It is a warning at the most.
 ///
 /// Warned about: a second VirtualService for the host reviews, with weights 90 and 10, beside one that is older.
 ///

@@ -1,4 +1,4 @@
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -59,21 +59,25 @@ fn check_list(case: &Case<'_>, protocol: Protocol, report: &mut Report<'_>) {
         } else if let Some(by) = strict.hidden_by(index) {
             let same = targets.are_the_same(by.route, index);
             let hidden = Hidden { protocol, by, index, front: &routes[by.route], route };
-            hidden.report(&strict.of_route, same, report);
+            hidden.report(&strict, same, report);
         } else if let Some(by) = usual.hidden_by(index) {
             if !targets.are_the_same(by.route, index) {
+                let (path, front) = (protocol.path(index), protocol.path(by.route));
+                let next = if usual.is_as_wide(index, by.route) {
+                    "a narrower match there, or the object without this route".to_owned()
+                } else {
+                    format!("{path} in front of it, or a narrower match there")
+                };
                 let message = format!(
-                    "hardly ever reached: {} takes nearly every request that this route is for\n  Passes without a word: {} in front of it, or a narrower match there.",
-                    protocol.path(by.route),
-                    protocol.path(index)
+                    "hardly ever reached: {front} takes nearly every request that this route is for\n  Passes without a warning: {next}."
                 );
-                report.warning(protocol.path(index), message);
+                report.warning(path, message);
             }
         } else if let Some(front) = strict.dead_for_some(index)
             && !targets.are_the_same(front, index)
         {
             let message = format!(
-                "never reached by some clients: {} takes every request from those that its match names (port, gateways, source)\n  Passes without a word: {} in front of it.",
+                "never reached by some clients: {} takes every request from those that its match names (port, gateways, source)\n  Passes without a warning: {} in front of it.",
                 protocol.path(front),
                 protocol.path(index)
             );
@@ -136,6 +140,11 @@ impl Conditions {
         by
     }
 
+    /// Whether a route takes all that the one in front of it takes, so that the other order would only hide the other one.
+    fn is_as_wide(&self, index: usize, front: usize) -> bool {
+        self.of_route[index].iter().any(|own| self.of_route[front].contains(own))
+    }
+
     /// The route in front that takes all requests of some clients, where this one is for certain requests of any client.
     fn dead_for_some(&self, index: usize) -> Option<usize> {
         let front = self.of_proxies.iter().find(|(route, proxies)| {
@@ -166,11 +175,11 @@ struct Hidden<'a> {
 }
 
 impl Hidden<'_> {
-    fn report(&self, conditions: &[Vec<Condition>], says_the_same: bool, report: &mut Report<'_>) {
+    fn report(&self, conditions: &Conditions, says_the_same: bool, report: &mut Report<'_>) {
         let Self { protocol, by, index, front, route: hidden } = *self;
         let path = protocol.path(index);
         let front_path = protocol.path(by.route);
-        let why = if conditions[by.route].iter().any(Condition::is_catch_all) {
+        let why = if conditions.of_route[by.route].iter().any(Condition::is_catch_all) {
             format!("{front_path} takes every request")
         } else if by.is_plain {
             format!("{front_path} has the same match and takes these requests")
@@ -208,9 +217,16 @@ impl Hidden<'_> {
             ));
             }
         }
-        if !conditions[index].iter().any(|own| conditions[by.route].contains(own)) {
+        if !conditions.is_as_wide(index, by.route) {
+            // In front it takes requests from the other one: between versions of one host that is a shift like any other.
+            let hosts = |route: &Route| {
+                route.route.iter().map(|to| to.destination.host.clone()).collect::<BTreeSet<_>>()
+            };
+            let is_shift = !conditions.of_route[index].iter().all(Condition::is_targeted)
+                && !hosts(front).is_disjoint(&hosts(hidden));
+            let small = if is_shift { ", its share in small steps" } else { "" };
             message.push_str(&format!(
-                "\n  Passes: {path} in front of {front_path}: the first match wins."
+                "\n  Passes: {path} in front of {front_path}{small}: the first match wins."
             ));
         } else if !is_told {
             message.push_str(&format!(

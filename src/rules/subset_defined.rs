@@ -70,15 +70,19 @@ impl Rule for SubsetDefined {
             let route = case.object.spec.routes(protocol).get(index).unwrap_or(&whole);
             let lost = search.lost(&users, route, &destination.host, subset);
             if let Some(first) = lost.first().and_then(|asked| asked.clients.first()) {
+                let gravity = case.if_absent(carried.gravity);
+                if !report.has_room(gravity) {
+                    continue;
+                }
                 report.lookup(
-                    case.if_absent(carried.gravity),
+                    gravity,
                     carried.path(),
                     message(case, &carried, destination, &lost),
                     rests_on(case, destination, first),
                 );
             } else if carried.rises {
                 let hidden = search.hidden(&users, route, &destination.host, subset);
-                if !hidden.is_empty() {
+                if !hidden.is_empty() && report.has_room(Gravity::WarnOnly) {
                     let message = hidden_message(case, &carried, destination, &hidden);
                     report.lookup(Gravity::WarnOnly, carried.path(), message, Vec::new());
                 }

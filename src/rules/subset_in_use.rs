@@ -192,8 +192,11 @@ fn gravity(own: &Use<'_>) -> Gravity {
 
 fn message(case: &Definition<'_>, lost: &[&Use<'_>]) -> String {
     let own = lost[0];
-    let who = clients(&own.client);
-    let more = match lost.iter().map(|own| own.objects - 1).max().unwrap_or_default() {
+    let mut who = clients(&own.client);
+    if own.gravity == Gravity::WarnOnly && !case.review.dry_run {
+        who.push_str(", of which no pod runs now,");
+    }
+    let more = match others(lost) {
         0 => String::new(),
         1 => " (another one uses the same)".to_owned(),
         more => format!(" ({more} others use the same)"),
@@ -217,6 +220,11 @@ fn message(case: &Definition<'_>, lost: &[&Use<'_>]) -> String {
         _ => format!("{whose}, which selects no ready pod, before this write and after it"),
     };
     format!("{what}\n  {}\n  {}", found_instead(case, lost), next(case, lost))
+}
+
+/// How many VirtualServices beside the one that is named send requests to the same subset.
+fn others(lost: &[&Use<'_>]) -> usize {
+    lost.iter().map(|own| own.objects - 1).max().unwrap_or_default()
 }
 
 /// `90 % to reviews/v1 and 10 % to reviews/v2 in spec.http[0]`.
@@ -293,7 +301,13 @@ fn next(case: &Definition<'_>, lost: &[&Use<'_>]) -> String {
     let own = lost[0];
     let subsets = list(&lost.iter().map(|own| own.subset.to_owned()).collect::<Vec<_>>());
     let object = object(own);
-    let route = format!("once VirtualService {object} gives {subsets} no share");
+    let verb = if others(lost) == 0 { "gives" } else { "give" };
+    let all = match others(lost) {
+        0 => String::new(),
+        1 => " and the other one".to_owned(),
+        more => format!(" and the {more} others"),
+    };
+    let route = format!("once VirtualService {object}{all} {verb} {subsets} no share");
     let labelled = lost.iter().filter_map(|own| {
         Some(format!("{} ({})", own.subset, label_map(own.before.as_ref()?.labels)))
     });

@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::istio::{Resolution, ServiceEntry};
-use crate::policy::words::{are, carry, counted, label_map, labels, list, near_miss, percent};
+use crate::policy::words::{alike, are, carry, counted, label_map, list, near_miss, percent};
 use crate::policy::{
     Action, Carried, Case, Change, Destination, Gravity, Reference, Report, Rule, Stage,
 };
@@ -12,8 +12,11 @@ use crate::world::{HostKind, Kind, LabelledCount, Service, ServicePort};
 
 /// A destination that gets more traffic selects ready endpoints.
 ///
-/// Reads: the share of each destination; its DestinationRule, EndpointSlices and Pods. Refuses a rising share for a destination that selects fewer ready endpoints than `minReady`: members of the Service's
-/// EndpointSlices for the destination's port that are ready, and WorkloadEntries, whose labels are all of the subset's; for a
+/// Reads: the share of each destination. Looks up its DestinationRule, EndpointSlices, Pods and Nodes, and for a ServiceEntry
+/// what it lists or selects.
+///
+/// Refuses a rising share for a destination that selects fewer ready endpoints than `minReady`. These are the ready members of
+/// the Service's EndpointSlices for the destination's port, and WorkloadEntries, that carry all labels of the subset; for a
 /// ServiceEntry the endpoints that it lists or selects. Labels are the endpoint's own and those that Istio adds from the Node.
 ///
 /// Why: Envoy picks a destination by weight without looking whether anybody answers there, so the share of a subset that selects
@@ -399,24 +402,7 @@ impl Found {
             Backend::Service(service) => format!(" of {}", service.name),
             Backend::Entry(_) => String::new(),
         };
-        let say = |LabelledCount { labels: carried, ready, unready }: &LabelledCount| {
-            let said = labels(carried.iter().map(|(key, value)| (key.as_str(), value.as_str())));
-            match (*ready, *unready) {
-                (0, unready) => {
-                    format!(
-                        "{} that {} not ready {} {said}",
-                        counted(unready, noun),
-                        are(unready),
-                        carry(unready)
-                    )
-                }
-                (ready, _) => format!(
-                    "{}{of} {} {said}",
-                    counted(ready, &format!("ready {noun}")),
-                    carry(ready)
-                ),
-            }
-        };
+        let say = |group: &LabelledCount| alike(group, noun, &of);
         let unselected = match backend {
             Backend::Service(service) if !wanted.is_empty() => {
                 case.world.stray_pods(&service.namespace, wanted)

@@ -13,12 +13,12 @@ use crate::world::HostKind;
 ///
 /// Reads: hosts, gateways and `exportTo`, and who served the requests before. Looks up the other VirtualServices of the hosts.
 ///
-/// Why: which one is in force nobody reads off a single object, and a deletion moves traffic without naming a weight.
+/// Why: no single object says which VirtualService is in force, and a deletion moves traffic without naming a weight.
 ///
 /// Warns about a VirtualService that is deleted while it routes requests: the next one for its hosts comes into force, or a
 /// Service's own routing, which spreads requests over all ready pods, canaries included, or nobody answers. And about a new one
 /// that takes requests from another: one for its own namespace comes before one for everybody, whichever is older, and a host
-/// comes before a wildcard. Also about a delegate that is deleted while others still name it: Istio skips such routes in silence.
+/// comes before a wildcard. Also about a delegate that is deleted while others still name it: Istio skips such routes and says nothing.
 ///
 /// Says who routes the requests from now on, and which share changes most. How far a canary may rise that way is for
 /// `canary-step` to say where a VirtualService is created; a deletion is refused only where the policy sets this rule to Deny, and
@@ -26,7 +26,7 @@ use crate::world::HostKind;
 ///
 /// Warned about: `kubectl delete virtualservice reviews` while it keeps v2 at 10 % and v2 has half of the pods.
 ///
-/// Passes: first `v1: 100` or as many pods as the share, then the deletion.
+/// Passes: the same while only one in ten of the ready pods is one of v2; or with v2 scaled to 0.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub(super) struct VsInUse {}
@@ -121,19 +121,19 @@ fn leaves(case: &Case<'_>, change: &Change, report: &mut Report<'_>) {
     for (next, flow) in heirs.0.into_values() {
         let message = match next {
             Base::InForce(name) => format!(
-                "without it VirtualService {name} is in force for these requests{}\n  Passes in silence: once {name} says the same.",
+                "without it VirtualService {name} is in force for these requests{}\n  Passes without a warning: this once {name} says the same.",
                 moves(change, flow)
             ),
             Base::Plain(host) => format!(
-                "without it no VirtualService routes {host}: its requests go to all ready pods alike{}\n  Passes in silence: once no other pods are ready than those that shall serve, or once another VirtualService routes the host.",
+                "without it no VirtualService routes {host}: its requests go to all ready pods alike{}\n  Passes without a warning: this once only pods that are to serve are ready, or once another VirtualService routes the host.",
                 moves(change, flow)
             ),
             Base::Nothing | Base::Stored if case.object.spec.is_for_mesh() => {
-                "without it nobody routes these requests: they are answered with 404, or not at all\n  Passes in silence: once another VirtualService routes them."
+                "without it nobody routes these requests: they are answered with 404, or not at all\n  Passes without a warning: this once another VirtualService routes them."
                     .to_owned()
             }
             Base::Nothing | Base::Stored => format!(
-                "without it nobody routes these requests at {}: they get 404\n  Passes in silence: once another VirtualService routes them.",
+                "without it nobody routes these requests at {}: they get 404\n  Passes without a warning: this once another VirtualService routes them.",
                 list(&case.object.spec.gateways)
             ),
         };
@@ -154,7 +154,7 @@ fn leaves_roots(case: &Case<'_>, report: &mut Report<'_>) {
     }
     let verb = if roots.len() == 1 { "names" } else { "name" };
     let message = format!(
-        "VirtualService {} still {verb} it as a delegate; Istio skips such a route without a word\n  Take it out there first.",
+        "VirtualService {} still {verb} it as a delegate; Istio skips such a route and says nothing\n  Passes without a warning: this once no route there names it.",
         list(&roots)
     );
     report.warning(crate::istio::FieldPath::spec(), message);

@@ -1,3 +1,5 @@
+//! The gate: judge, read live what a refusal rests on, judge again.
+
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -1,3 +1,5 @@
+//! The log line of a verdict.
+
 use super::gate::Judged;
 use super::metrics::Outcome;
 use crate::policy::{Mode, Review};

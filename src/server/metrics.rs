@@ -1,3 +1,5 @@
+//! Metrics.
+
 use std::time::Duration;
 
 use prometheus::core::Collector;

@@ -1,3 +1,5 @@
+//! Requests that get no verdict, and what they are told.
+
 use std::time::Duration;
 
 use axum::http::{HeaderValue, StatusCode, header};

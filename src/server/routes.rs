@@ -1,3 +1,5 @@
+//! The path of the webhook: a body in, an answer out, within limits.
+
 use std::any::Any;
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -1,3 +1,5 @@
+//! Probes and metrics over plain HTTP.
+
 use std::sync::Arc;
 
 use axum::Router;

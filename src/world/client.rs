@@ -1,3 +1,5 @@
+//! Who sends requests, as far as look-ups depend on it.
+
 use std::collections::BTreeMap;
 
 /// A client namespace that has no DestinationRules of its own: what every other namespace of the mesh sees.

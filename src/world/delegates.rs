@@ -1,3 +1,5 @@
+//! Which roots name which delegates.
+
 use std::collections::{BTreeSet, HashMap};
 
 use super::World;

@@ -1,3 +1,5 @@
+//! Which DestinationRule a client uses for a host.
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 

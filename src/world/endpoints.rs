@@ -1,3 +1,5 @@
+//! The endpoints of hosts, and the labels that istiod adds to them.
+
 use std::collections::HashMap;
 
 use super::World;

@@ -1,3 +1,5 @@
+//! ServiceEntries and WorkloadEntries.
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::labels::{LabelSets, SetId};

@@ -1,3 +1,5 @@
+//! Gateways and the pods that serve them.
+
 use std::collections::{BTreeMap, HashMap};
 
 use super::World;

@@ -1,3 +1,5 @@
+//! A map by host in which names may be wildcards.
+
 use std::collections::{BTreeMap, HashMap};
 
 /// Things by host, where a host may begin with `*` and then stands for all names with the same end.

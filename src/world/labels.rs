@@ -1,3 +1,5 @@
+//! Sets of labels, each kept once and counted.
+
 use std::collections::{BTreeMap, HashMap};
 use std::num::NonZeroU32;
 use std::sync::Arc;

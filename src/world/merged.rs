@@ -1,3 +1,5 @@
+//! How istiod merges the DestinationRules of a namespace for one host.
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 

@@ -1,3 +1,5 @@
+//! What istiod was told about the mesh.
+
 /// The mesh-wide settings that change what a name means and who sees what. They are istiod's flags, its environment and its
 /// `MeshConfig`, and must say the same as there.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,3 +1,5 @@
+//! Nodes, and the localities that their labels say.
+
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 

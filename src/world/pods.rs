@@ -1,3 +1,5 @@
+//! Pods and EndpointSlices, joined by name, whichever comes first.
+
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;

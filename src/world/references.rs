@@ -1,3 +1,5 @@
+//! Which VirtualServices send requests to a host.
+
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::{Mesh, World};

@@ -1,3 +1,5 @@
+//! Which VirtualServices route a host for a client, in the order in which they are tried.
+
 use std::borrow::Cow;
 
 use super::virtual_services::{Binding, Bound, MESH, Turn};

@@ -1,3 +1,5 @@
+//! What a subset selects among the endpoints of a host.
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::endpoints::{

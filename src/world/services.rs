@@ -1,3 +1,5 @@
+//! Services, their ports and their names.
+
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 

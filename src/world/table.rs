@@ -1,3 +1,5 @@
+//! Objects by namespace and name.
+
 use std::borrow::Borrow;
 use std::collections::HashMap;
 use std::hash::Hash;

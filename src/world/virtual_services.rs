@@ -1,3 +1,5 @@
+//! VirtualServices by host, and who sees them.
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 

@@ -1,3 +1,5 @@
+//! Workloads: how old what runs in a Pod is.
+
 use std::collections::BTreeMap;
 
 use super::endpoints::is_topology;

@@ -96,6 +96,12 @@ fn a_rise_among_two_thousand_routes_is_found() {
     assert!(judge(&by_path(2_000, "v2", 5), &by_path(2_000, "v1", 5)).allowed(), "a rollback");
 }
 
+/// How many more findings of its kind a message counts.
+fn more_of(message: &str) -> usize {
+    let rest = message.split("The same is wrong in ").nth(1);
+    rest.and_then(|rest| rest.split(' ').next()?.parse().ok()).unwrap_or(0)
+}
+
 #[test]
 fn what_is_built_to_be_slow_is_answered() {
     let route =
@@ -118,5 +124,25 @@ fn what_is_built_to_be_slow_is_answered() {
         json!({"route": entries.collect::<Vec<_>>()})
     };
     let verdict = judge(&spec(vec![many(0)]), &spec(vec![many(1)]));
-    assert!(verdict.findings.len() >= 5_000, "each subset that nobody defines is named");
+    let undefined = verdict.findings.iter().filter(|finding| finding.rule == "subset-defined");
+    let counted = undefined.map(|finding| 1 + more_of(&finding.message)).sum::<usize>();
+    assert_eq!(counted, 5_000, "each subset that nobody defines is counted");
+}
+
+#[test]
+fn the_same_mistake_in_a_thousand_places_is_told_once_and_counted() {
+    let routes = |v9: u32| {
+        let route = |index| {
+            json!({
+                "match": [{"uri": {"prefix": format!("/path-{index}/")}}],
+                "route": [destination("v1", 100 - v9), destination("v9", v9)],
+            })
+        };
+        spec((0..1000).map(route).collect())
+    };
+    let verdict = judge(&routes(0), &routes(10));
+    let told = verdict.findings.iter().filter(|finding| finding.rule == "subset-defined");
+    let told = told.collect::<Vec<_>>();
+    assert_eq!(told.len(), 64);
+    assert_eq!(told.iter().map(|finding| more_of(&finding.message)).sum::<usize>(), 936);
 }

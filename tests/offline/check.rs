@@ -364,6 +364,22 @@ fn the_policy_of_a_file_is_in_force() {
 }
 
 #[test]
+fn the_policy_of_the_manual_can_be_used() {
+    let manual = include_str!("../../docs/policy.md");
+    let policy = manual.split("```").nth(1).and_then(|block| block.strip_prefix("yaml\n"));
+    let desk = Desk::with(&[
+        ("policy.yaml", policy.expect("a block of YAML")),
+        ("old.yaml", &split(100, 0)),
+        ("new.yaml", &split(94, 6)),
+    ]);
+    let arguments = ["check", "--policy", "policy.yaml", "--old", "old.yaml", "new.yaml"];
+    // It selects namespaces by a label, and without a world none is known: such a namespace counts as selected.
+    let answer = desk.run(&arguments);
+    assert_eq!(answer.code(), 1, "{}{}", answer.out(), answer.err());
+    assert!(answer.out().contains("policy shop"), "{}", answer.out());
+}
+
+#[test]
 fn a_dry_run_and_a_namespace_are_as_on_the_server() {
     let nameless = split(90, 10).replace(", namespace: shop", "").replace("v2", "v3");
     let desk = Desk::with(&[("new.yaml", &nameless)]);

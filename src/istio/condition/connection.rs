@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::test::{Test, range_length};
+use super::attribute::{Test, range_length};
 use super::{Arrival, Attribute, Condition};
 use crate::istio::full_gateway;
 use crate::istio::virtual_service::{Protocol, RouteMatch};

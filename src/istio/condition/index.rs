@@ -2,7 +2,7 @@ use std::cell::Cell;
 use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
 
-use super::test::Test;
+use super::attribute::Test;
 use super::{Attribute, Condition};
 
 /// Conditions in the order in which they are tried, found by what they ask for: who takes these requests first?

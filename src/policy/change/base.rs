@@ -1,3 +1,5 @@
+//! For whom a write may change the routes, and which VirtualServices were and will be tried for them.
+
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use super::table::{Listed, Order};

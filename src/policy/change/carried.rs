@@ -1,7 +1,9 @@
-use std::collections::BTreeMap;
+//! What carries requests after a write: each entry of the new object with a share, and what it may cost the writer.
+
+use std::collections::{BTreeMap, HashMap};
 
 use super::{Change, Class, Flow, NOTHING};
-use crate::istio::{FieldPath, Protocol, RouteDestination};
+use crate::istio::{FieldPath, Host, Protocol, RouteDestination};
 use crate::policy::rule::{Case, Gravity};
 
 /// An entry of the new object that carries requests.
@@ -52,6 +54,12 @@ impl<'a> Case<'a> {
     pub fn carried(&self) -> Vec<Carried<'a>> {
         let Some(change) = self.change else { return Vec::new() };
         let mut found: BTreeMap<(Protocol, usize, usize), Carried<'a>> = BTreeMap::new();
+        let mut serving = HashMap::new();
+        let mut host_serves = |host: &'a Host| {
+            *serving.entry(host).or_insert_with(|| {
+                self.world.endpoints(host).is_some_and(|endpoints| endpoints.ready() > 0)
+            })
+        };
         for flow in &change.flows {
             let Some(after) = &flow.after else { continue };
             if !after.is_own {
@@ -64,7 +72,7 @@ impl<'a> Case<'a> {
                 let rises = flow.before.as_ref().is_none_or(|before| {
                     after.share(share.destination) > before.share(share.destination) + NOTHING
                 });
-                let gravity = self.gravity(change, flow, share.destination, rises);
+                let gravity = gravity(change, flow, share.destination, rises, &mut host_serves);
                 let own = Carried {
                     flow,
                     destination: share.destination,
@@ -87,21 +95,6 @@ impl<'a> Case<'a> {
         found.into_values().collect()
     }
 
-    fn gravity(&self, change: &Change, flow: &Flow, destination: usize, rises: bool) -> Gravity {
-        let own = flow.movement(destination).filter(|moved| moved.rises());
-        let is_harmless = own.is_some_and(|moved| {
-            moved.class.is_harmless()
-                || (moved.class == Class::Unknown
-                    && moved.from > NOTHING
-                    && flow.base == super::Base::Stored)
-        });
-        if rises && !is_harmless && change.is_live(flow, destination, self.world) {
-            Gravity::Full
-        } else {
-            Gravity::WarnOnly
-        }
-    }
-
     /// The gravity of something that is merely absent: in a dry run the objects of the same run do not exist yet.
     pub fn if_absent(&self, gravity: Gravity) -> Gravity {
         if self.review.dry_run && !self.policy.spec().dry_run.enforce_references {
@@ -109,5 +102,26 @@ impl<'a> Case<'a> {
         } else {
             gravity
         }
+    }
+}
+
+fn gravity<'a>(
+    change: &'a Change,
+    flow: &'a Flow,
+    destination: usize,
+    rises: bool,
+    host_serves: &mut impl FnMut(&'a Host) -> bool,
+) -> Gravity {
+    let own = flow.movement(destination).filter(|moved| moved.rises());
+    let is_harmless = own.is_some_and(|moved| {
+        moved.class.is_harmless()
+            || (moved.class == Class::Unknown
+                && moved.from > NOTHING
+                && flow.base == super::Base::Stored)
+    });
+    if rises && !is_harmless && change.is_live(flow, destination, host_serves) {
+        Gravity::Full
+    } else {
+        Gravity::WarnOnly
     }
 }

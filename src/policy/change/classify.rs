@@ -1,3 +1,5 @@
+//! What a movement is: a canary's rise, a rollback, an evacuation, an addition, or nobody can tell.
+
 use std::cmp::Ordering;
 use std::collections::{BTreeSet, HashMap, HashSet};
 

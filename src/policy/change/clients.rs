@@ -1,3 +1,5 @@
+//! Whose requests a VirtualService routes: sidecars by namespace and label, and the pods of Gateways.
+
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 

@@ -1,3 +1,5 @@
+//! The comparison itself: which requests the two tables tell apart, and who takes them before and after.
+
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use super::base::Audience;

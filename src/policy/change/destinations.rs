@@ -1,3 +1,5 @@
+//! The destinations of a write, each once, with what the cluster knows of them.
+
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, HashMap};
 

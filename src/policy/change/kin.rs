@@ -1,3 +1,5 @@
+//! Which destinations are versions of the same thing, so that moving requests between them is a shift.
+
 use std::collections::{HashMap, HashSet};
 
 use super::Flow;

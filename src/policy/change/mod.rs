@@ -264,10 +264,13 @@ impl Change {
     }
 
     /// Whether requests that somebody answers now would be hurt if `destination` did not answer: its host has a ready endpoint,
-    /// or whoever serves these requests now has one. On a first install nothing has.
-    pub fn is_live(&self, flow: &Flow, destination: usize, world: &World) -> bool {
-        let host_serves =
-            |host: &Host| world.endpoints(host).is_some_and(|endpoints| endpoints.ready() > 0);
+    /// or whoever serves these requests now has one. On a first install nothing has. `host_serves` tells it of a host.
+    fn is_live<'a>(
+        &'a self,
+        flow: &'a Flow,
+        destination: usize,
+        host_serves: &mut impl FnMut(&'a Host) -> bool,
+    ) -> bool {
         let answered = |before: &Side| before.shares.carrying().next().is_some();
         if flow.before.as_ref().is_some_and(|before| !before.shares.is_empty() && !answered(before))
         {

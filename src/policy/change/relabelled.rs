@@ -1,3 +1,5 @@
+//! What moves although no VirtualService changes: a subset's new labels, as a change of destinations.
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::destinations::{Context, Destinations};

@@ -1,3 +1,5 @@
+//! A route's shares: weights over their sum.
+
 use std::ops::Deref;
 use std::sync::Arc;
 

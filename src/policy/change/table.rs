@@ -1,3 +1,5 @@
+//! The routes of several VirtualServices, and of their delegates, as the one list in which Istio tries them.
+
 use std::borrow::Cow;
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap};

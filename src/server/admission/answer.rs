@@ -1,3 +1,5 @@
+//! A verdict as an AdmissionReview response.
+
 use std::collections::BTreeMap;
 use std::fmt::Write;
 

@@ -1,3 +1,5 @@
+//! An AdmissionReview request as a review.
+
 use serde::Deserialize;
 use serde_json::value::RawValue;
 

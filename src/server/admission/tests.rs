@@ -59,7 +59,11 @@ fn the_lines_of_a_warning_become_sentences() {
 #[test]
 fn a_long_warning_keeps_what_is_wrong_and_what_would_pass() {
     let why = "The subset wants version=v2, and the pods carry other labels. ".repeat(6);
-    for way_out in ["Passes: add v2 first.", "Passes now: v2 up to 50."] {
+    for way_out in [
+        "Passes: add v2 first.",
+        "Passes now: v2 up to 50.",
+        "Passes without a warning: this once v2 is ready.",
+    ] {
         let warning = warned(&format!("v2 selects no ready pod\n  {why}\n  {way_out}"));
         assert!(warning.starts_with("v2 selects no ready pod. The subset"), "{warning}");
         assert!(warning.ends_with(&format!("… {way_out}")), "{warning}");

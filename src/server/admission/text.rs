@@ -1,8 +1,10 @@
+//! Findings as the lines and warnings that reach a terminal.
+
 /// The API server cuts a warning at 256 characters.
 const WARNING_CHARS: usize = 255;
 
 /// How a finding's line begins that says which write would pass.
-const WAYS_OUT: [&str; 2] = [" Passes: ", " Passes now: "];
+const WAYS_OUT: [&str; 3] = [" Passes: ", " Passes now: ", " Passes without a warning: "];
 
 /// One line, short enough to arrive whole: the finding's lines as sentences. Where they are too long, what goes is the
 /// middle, because a person needs what is wrong and what would pass more than why.
