@@ -28,7 +28,7 @@ pub use metadata::{Metadata, Timestamp};
 pub use path::FieldPath;
 pub use re2::{Re2Error, Re2Problem, check_re2};
 pub use read::{Judged, ShapeError, Written};
-pub use service_entry::{Resolution, ServiceEntry, ServiceEntryPort, ServiceEntrySpec};
+pub use service_entry::{Location, Resolution, ServiceEntry, ServiceEntryPort, ServiceEntrySpec};
 pub use traffic_policy::{
     ConsistentHash, HttpCookie, LoadBalancer, OutlierDetection, PolicyInForce, PortTrafficPolicy,
     TrafficPolicy,

@@ -30,6 +30,9 @@ pub struct ServiceEntrySpec {
     /// How its endpoints are found.
     #[serde(deserialize_with = "null_as_default")]
     pub resolution: Resolution,
+    /// Whether its hosts are part of the mesh.
+    #[serde(deserialize_with = "null_as_default")]
+    pub location: Location,
     /// The endpoints it lists itself.
     #[serde(deserialize_with = "null_as_default")]
     pub endpoints: Vec<WorkloadEntrySpec>,
@@ -49,6 +52,18 @@ pub struct ServiceEntryPort {
     /// The port's name.
     #[serde(deserialize_with = "null_as_default")]
     pub name: String,
+}
+
+/// `ServiceEntry.spec.location`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+pub enum Location {
+    /// Services that the mesh does not run.
+    #[default]
+    #[serde(rename = "MESH_EXTERNAL")]
+    External,
+    /// Services like any other of the mesh, on machines for instance.
+    #[serde(other)]
+    Internal,
 }
 
 /// `ServiceEntry.spec.resolution`.

@@ -2,6 +2,7 @@
 //!
 //! [`evaluate`] is the product. The webhook, the command line and the tests differ only in who fills its three arguments.
 
+mod backend;
 mod change;
 mod lookup;
 mod names;
@@ -14,6 +15,7 @@ mod settings;
 mod verdict;
 pub mod words;
 
+pub use backend::Backend;
 pub use change::{
     Asked, Base, Carried, Change, Class, Clients, Destination, Destinations, Flow, Movement,
     Relabelled, Share, Shares, Side, Why, fractions,

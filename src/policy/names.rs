@@ -61,16 +61,20 @@ fn fits(pattern: &str, name: &str) -> bool {
     }
 }
 
-/// The version that a name says: `v1`, `1.10`, `reviews-v2`, `v1-2-3`; a name that only ends in a digit (`web2`) says none.
+/// The version that a name says: `v1`, `1.10`, `reviews-v2`, `v1-2-3`, and with a `v` also in front of other words: `v2-mysql`. A
+/// name that only ends in a digit (`web2`) says none.
 pub(super) fn version(name: &str) -> Option<Version> {
     let name = name.to_lowercase();
     let starts = std::iter::once(0).chain(name.match_indices(['-', '_']).map(|(at, _)| at + 1));
     for start in starts {
         let rest = &name[start..];
-        let digits = rest.strip_prefix('v').unwrap_or(rest);
-        let numbers =
-            digits.split(['.', '-', '_']).map(|part| part.parse().ok()).collect::<Option<Vec<_>>>();
-        if let Some(numbers) = numbers {
+        let (digits, may_go_on) = match rest.strip_prefix('v') {
+            Some(digits) => (digits, true),
+            None => (rest, false),
+        };
+        let parts = digits.split(['.', '-', '_']).map(|part| part.parse().ok());
+        let numbers = parts.clone().map_while(|part| part).collect::<Vec<u64>>();
+        if !numbers.is_empty() && (may_go_on || numbers.len() == parts.count()) {
             let stem = name[..start].trim_end_matches(['-', '_']).to_owned();
             return Some(Version { stem, numbers });
         }
@@ -102,6 +106,10 @@ mod tests {
             ("1.10", Some(("", vec![1, 10]))),
             ("reviews-v2", Some(("reviews", vec![2]))),
             ("v1-2-3", Some(("", vec![1, 2, 3]))),
+            ("v2-mysql-vm", Some(("", vec![2]))),
+            ("ratings-v2-mysql", Some(("ratings", vec![2]))),
+            ("2-mysql", None),
+            ("v2x", None),
             ("web2", None),
             ("canary", None),
             ("", None),

@@ -69,7 +69,8 @@ impl Rule for CanaryStep {
                         alone = true;
                         too_far.keep(key, moved.rise(), (flow, moved));
                     }
-                    Class::Rollback | Class::Evacuation => {
+                    // The end of a dark launch is daily work.
+                    Class::Rollback | Class::Evacuation if !flow.is_targeted() => {
                         notes.keep(key, moved.rise(), (flow, moved))
                     }
                     // What no DestinationRule defines is another rule's business.

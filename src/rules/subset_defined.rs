@@ -3,13 +3,13 @@ use std::collections::{BTreeSet, HashMap};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::istio::{DestinationRule, Host, Route};
+use crate::istio::{DestinationRule, Host, Location, Route};
 use crate::policy::words::{label_map, list, near_miss, percent};
 use crate::policy::{
     Action, Asked, Carried, Case, Clients, Destination, Gravity, Reference, Report, Rule, Stage,
     Why,
 };
-use crate::world::{ANY_NAMESPACE, Client, EffectiveRule, Kind};
+use crate::world::{ANY_NAMESPACE, Client, EffectiveRule, HostKind, Kind};
 
 /// After this many clients with rules of their own no more are looked for in a review; they only earn a warning.
 const MOST_LOOKUPS: usize = 20_000;
@@ -70,14 +70,20 @@ impl Rule for SubsetDefined {
             let route = case.object.spec.routes(protocol).get(index).unwrap_or(&whole);
             let lost = search.lost(&users, route, &destination.host, subset);
             if let Some(first) = lost.first().and_then(|asked| asked.clients.first()) {
-                let gravity = case.if_absent(carried.gravity);
+                let is_way_out = search.is_way_out(&lost, &destination.host, subset);
+                let gravity = if is_way_out { Gravity::WarnOnly } else { carried.gravity };
+                let gravity = case.if_absent(gravity);
                 if !report.has_room(gravity) {
                     continue;
                 }
+                let who = match is_way_out {
+                    true => in_place(first, &format!("outside {}", case.review.namespace)),
+                    false => list(&losers(case, &target(case, &destination.host), &lost)),
+                };
                 report.lookup(
                     gravity,
                     carried.path(),
-                    message(case, &carried, destination, &lost),
+                    message(case, &carried, destination, &lost, &who),
                     rests_on(case, destination, first),
                 );
             } else if carried.rises {
@@ -118,6 +124,22 @@ impl Search<'_> {
             }
         }
         lost
+    }
+
+    /// Whether the object's own namespace finds the subset and every host is outside of the mesh: a way out through an egress
+    /// gateway as Istio's manual writes it, with everything in one namespace. Who else calls such a host is not known.
+    fn is_way_out(&mut self, lost: &[Asked], host: &Host, subset: &str) -> bool {
+        let Case { object, review, world, .. } = *self.case;
+        let domain = &world.mesh().domain;
+        let is_external = |host: &String| {
+            let host = world.plain_host(&Host::resolve(host, &review.namespace, domain));
+            matches!(host.as_ref().and_then(|host| world.host(host)),
+                Some(HostKind::ServiceEntry(entry)) if entry.spec.location == Location::External)
+        };
+        lost.iter().all(|asked| matches!(asked.why, Why::Anywhere | Why::Service))
+            && !object.spec.hosts.is_empty()
+            && object.spec.hosts.iter().all(is_external)
+            && !self.lacks(&Client::in_namespace(&review.namespace), host, subset)
     }
 
     fn lacks(&mut self, client: &Client, host: &Host, subset: &str) -> bool {
@@ -174,10 +196,10 @@ fn message(
     carried: &Carried<'_>,
     destination: &Destination,
     lost: &[Asked],
+    who: &str,
 ) -> String {
     let subset = carried.written.destination.subset.as_str();
     let host = &target(case, &destination.host);
-    let who = list(&losers(case, host, lost));
     let mut message = format!(
         "{} would get 503: no DestinationRule that {who} use defines subset {subset} of {host}",
         percent(carried.share),

@@ -3,12 +3,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::istio::{Resolution, ServiceEntry};
+use crate::istio::Resolution;
 use crate::policy::words::{alike, are, carry, counted, label_map, list, near_miss, percent};
 use crate::policy::{
-    Action, Carried, Case, Change, Destination, Gravity, Reference, Report, Rule, Stage,
+    Action, Backend, Carried, Case, Change, Destination, Gravity, Reference, Report, Rule, Stage,
 };
-use crate::world::{HostKind, Kind, LabelledCount, Service, ServicePort};
+use crate::world::{Kind, LabelledCount, ServicePort};
 
 /// A destination that gets more traffic selects ready endpoints.
 ///
@@ -26,7 +26,7 @@ use crate::world::{HostKind, Kind, LabelledCount, Service, ServicePort};
 /// `resolution: NONE` to the address that the client chose; with `internalTrafficPolicy: Local` each node needs a pod of its own.
 ///
 /// Admitted with a warning: where nothing that serves these requests now is ready either, for a lowering, where other clusters
-/// may have endpoints, and where machines outside of Kubernetes may be selected. Not judged: hosts whose endpoints are found by
+/// may have endpoints or a subset asks for another cluster or network by name, and where machines outside of Kubernetes may be selected. Not judged: hosts whose endpoints are found by
 /// DNS. Before anybody is refused the EndpointSlices, Pods and DestinationRules are read again from the API server.
 ///
 /// Refused: `v1: 90, v2: 10` where no ready pod carries the labels of v2.
@@ -91,42 +91,6 @@ struct Asked<'a> {
     port: Option<i64>,
 }
 
-/// What stands behind a host.
-#[derive(Clone, Copy)]
-enum Backend<'a> {
-    Service(&'a Service),
-    Entry(&'a ServiceEntry),
-}
-
-impl Backend<'_> {
-    fn namespace(self) -> String {
-        match self {
-            Self::Service(service) => service.namespace.clone(),
-            Self::Entry(entry) => entry.metadata.namespace.clone(),
-        }
-    }
-
-    /// As messages say it.
-    fn name(self) -> String {
-        match self {
-            Self::Service(service) => format!("Service {}", service.name),
-            Self::Entry(entry) => {
-                format!("ServiceEntry {}/{}", entry.metadata.namespace, entry.metadata.name)
-            }
-        }
-    }
-
-    /// What it selects by.
-    fn selector(self) -> BTreeMap<String, String> {
-        match self {
-            Self::Service(service) => service.selector.clone(),
-            Self::Entry(entry) => {
-                entry.spec.workload_selector.clone().map(|own| own.labels).unwrap_or_default()
-            }
-        }
-    }
-}
-
 impl<'a> Asked<'a> {
     fn of(
         case: &'a Case<'a>,
@@ -135,14 +99,8 @@ impl<'a> Asked<'a> {
         destination: &'a Destination,
         wanted: &'a BTreeMap<String, String>,
     ) -> Option<Self> {
-        let host = case.world.alias_target(&destination.host);
-        let kind = case.world.host(host.as_ref().unwrap_or(&destination.host));
         let port = carried.written.destination.port.number;
-        let backend = match kind? {
-            HostKind::Service(service) => Backend::Service(service),
-            HostKind::ServiceEntry(entry) => Backend::Entry(entry),
-            HostKind::Alias(_) => return None,
-        };
+        let backend = Backend::of(&destination.host, case.world)?;
         let is_known = |port| match backend {
             Backend::Service(service) => service.ports.iter().any(|own| own.number == port),
             Backend::Entry(_) => true,
@@ -300,7 +258,9 @@ impl SubsetReady {
     fn count(&self, asked: &Asked<'_>, report: &mut Report<'_>) {
         let Asked { case, carried, destination, wanted, backend, port, .. } = *asked;
         // Not the destination's own: another entry for the same pods may name another port.
-        let Some(endpoints) = case.world.selected(&destination.host, wanted, port) else { return };
+        let Some(endpoints) = case.world.selected(&destination.host, wanted, port) else {
+            return asked.elsewhere(report);
+        };
         let ready = endpoints.ready();
         if ready >= self.min_ready {
             // What nobody has seen yet may be what the subset selects.
@@ -321,6 +281,32 @@ impl SubsetReady {
 }
 
 impl Asked<'_> {
+    /// A subset may ask for another cluster or network, or for this one by a name that nobody told us.
+    fn elsewhere(&self, report: &mut Report<'_>) {
+        let world = self.case.world;
+        let place = |name: &str| self.wanted.get_key_value(&format!("topology.istio.io/{name}"));
+        let (key, value, here) = match (place("cluster"), place("network")) {
+            (Some((key, value)), _) if *value != world.mesh().cluster => (
+                key,
+                value,
+                format!(
+                    "the endpoints of this cluster carry {key}={} (--cluster-id)",
+                    world.mesh().cluster
+                ),
+            ),
+            (_, Some((key, value))) => {
+                (key, value, "nobody says that this is the network of this cluster".to_owned())
+            }
+            _ => return,
+        };
+        let message = format!(
+            "{} would go to {}, and it cannot be seen from here whether anybody is ready there\n  The subset wants {key}={value}; {here}.",
+            percent(self.carried.share),
+            self.destination.label,
+        );
+        report.lookup(Gravity::WarnOnly, self.carried.path(), message, Vec::new());
+    }
+
     /// With `internalTrafficPolicy: Local` a client has only the endpoints of its own node.
     fn node_local(&self, report: &mut Report<'_>) {
         let Backend::Service(service) = self.backend else { return };

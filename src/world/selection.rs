@@ -11,6 +11,9 @@ use super::pods::Seen;
 use super::{HostKind, Kind, World};
 use crate::istio::{Host, Resolution, ServiceEntry};
 
+/// The id of the cluster, as a label of its endpoints.
+const CLUSTER: &str = "topology.istio.io/cluster";
+
 impl World {
     /// The endpoints of `host`, for whichever of its ports; `None` where Kubernetes does not know them: there is no such host, or
     /// DNS or the client itself finds them.
@@ -63,7 +66,7 @@ impl World {
             });
             carries && added.iter().all(|(key, value)| self.added(group.id, key) == value.as_str())
         });
-        Some(all)
+        (all.ready() > 0 || !self.may_be_elsewhere(labels)).then_some(all)
     }
 
     /// How finely endpoints are told apart to say whether they carry the label `key`.
@@ -88,6 +91,14 @@ impl World {
             Resolution::DynamicDns => true,
             Resolution::Static | Resolution::None => false,
         }
+    }
+
+    /// Whether these labels ask for a cluster or a network that is not known to be this one: the id of the cluster is a setting
+    /// with a default, `meshNetworks` is not read, and nobody here knows the endpoints of other clusters.
+    pub fn may_be_elsewhere(&self, labels: &BTreeMap<String, String>) -> bool {
+        let is_other = |key: &str, here: &str| labels.get(key).is_some_and(|own| own != here);
+        is_other(CLUSTER, &self.mesh.cluster)
+            || is_other(NETWORK, self.network().unwrap_or_default())
     }
 
     /// The network of every endpoint that does not name one: a label of the root namespace. Without it `meshNetworks` may still
@@ -116,7 +127,7 @@ impl World {
             "topology.kubernetes.io/region" => place(0, key),
             "topology.kubernetes.io/zone" => place(1, key),
             "topology.istio.io/subzone" => place(2, key),
-            "topology.istio.io/cluster" if !self.mesh.cluster.is_empty() => &self.mesh.cluster,
+            CLUSTER if !self.mesh.cluster.is_empty() => &self.mesh.cluster,
             HOSTNAME => id.node.map_or_else(|| own(key), |node| self.nodes.name(node)),
             NETWORK => match own(key) {
                 "" => self.network().unwrap_or_default(),

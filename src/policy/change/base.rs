@@ -174,7 +174,7 @@ impl<'a> Finder<'a> {
                     Some(_) if !is.gateways.contains(gateway) => Some("gateways"),
                     Some(_) => Some("exportTo"),
                 };
-                let plain = self.plain(host, gateway);
+                let plain = self.plain(host, client);
                 self.push(Audience { gateway: gateway.clone(), before, after, plain, gone });
             }
         }
@@ -224,12 +224,13 @@ impl<'a> Finder<'a> {
     }
 
     /// In the mesh a Service's own routing takes what no VirtualService takes.
-    fn plain(&self, host: &Host, gateway: &str) -> Option<Host> {
-        if self.is_blind || gateway != MESH {
+    fn plain(&self, host: &Host, client: &Client) -> Option<Host> {
+        if self.is_blind || client.gateway.is_some() {
             return None;
         }
         self.world.plain_host(host).filter(|plain| {
             matches!(self.world.host(plain), Some(HostKind::Service(_) | HostKind::ServiceEntry(_)))
+                && self.world.is_visible(plain, client)
         })
     }
 

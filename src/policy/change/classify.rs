@@ -237,7 +237,7 @@ impl<'a> Weighing<'a> {
         }
         match self.class(at, had, common) {
             Class::Canary | Class::Unknown | Class::Rollback
-                if !self.flow.existed && !self.carried.has_kin_of(at) =>
+                if (!self.flow.existed || self.is_way_out()) && !self.carried.has_kin_of(at) =>
             {
                 // A route for requests that had none of their own, to something that is no version of what served them. But
                 // what falls to an unchanged route because its own was removed is no shift to it.
@@ -246,6 +246,13 @@ impl<'a> Weighing<'a> {
             Class::Canary | Class::Unknown if self.is_evacuation(at, common) => Class::Evacuation,
             class => class,
         }
+    }
+
+    /// Whether these requests left the mesh, and no VirtualService said how: the first one that does builds a way for them,
+    /// through an egress gateway for instance.
+    fn is_way_out(&self) -> bool {
+        let is_external = |at| self.destinations.get(at).is_external;
+        matches!(self.flow.base, Base::Plain(_)) && self.carried.members().all(is_external)
     }
 
     fn role(&self, at: usize) -> Option<Role> {
@@ -260,8 +267,11 @@ impl<'a> Weighing<'a> {
     fn class(&self, at: usize, had: f64, common: &Common) -> Class {
         let own = self.destinations.get(at);
         let takes_over = if had > NOTHING { Class::Stable } else { Class::Rollback };
-        if self.mixture.is_some() && (own.labels.is_none() || own.endpoints.is_none()) {
-            // Nobody knows how much of plain routing reaches what nobody has defined.
+        let is_unmeasured = |mixture| {
+            own.labels.is_none() || own.endpoints.is_none() || self.relations.is_dead(mixture)
+        };
+        if self.mixture.is_some_and(is_unmeasured) {
+            // Nobody knows how much of plain routing reaches what nobody has defined, or what has no endpoint.
             return Class::Unknown;
         }
         // A role is a part in one rollout: it says nothing against strangers.

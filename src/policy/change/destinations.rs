@@ -3,10 +3,10 @@
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, HashMap};
 
-use crate::istio::{self, Host};
+use crate::istio::{self, Host, Location};
 use crate::policy::names::{self, Role, Version};
 use crate::policy::settings::Roles;
-use crate::world::{Age, Client, Endpoints, World};
+use crate::world::{Age, Client, Endpoints, HostKind, World};
 
 /// A destination of the old or the new object, and what is known of it.
 #[derive(Debug, Clone)]
@@ -23,6 +23,8 @@ pub struct Destination {
     pub endpoints: Option<Endpoints>,
     /// Whether it is known that there is no such host, or that no client sees its subset defined.
     pub is_missing: bool,
+    /// Whether it is outside of the mesh: a ServiceEntry says so.
+    pub(super) is_external: bool,
     /// The part that the policy or its name gives to it.
     pub role: Option<Role>,
     /// Whether only the host's name says the role.
@@ -202,10 +204,13 @@ impl Destinations {
             _ => Age::default(),
         };
         let may_look = !is_blind && !world.is_blank();
-        let is_missing = may_look && (labels.is_none() || world.host(&host).is_none());
+        let known = world.host(&host);
+        let is_missing = may_look && (labels.is_none() || known.is_none());
+        let is_external = matches!(known, Some(HostKind::ServiceEntry(entry)) if entry.spec.location == Location::External);
         self.all.push(Destination {
             host,
             is_missing,
+            is_external,
             subset: subset.to_owned(),
             label,
             labels,
