@@ -16,7 +16,7 @@ mod traffic_policy;
 mod virtual_service;
 mod workload_entry;
 
-pub use condition::{Arrival, Condition, ConditionIndex, Reading};
+pub use condition::{Arrival, Condition, ConditionIndex, Reading, Specificity};
 pub use destination_rule::{DestinationRule, DestinationRuleSpec, Subset, WorkloadSelector};
 pub use gateway::{Gateway, GatewaySpec, Server, narrower_host};
 pub use host::{Host, full_gateway, host_covers};

@@ -14,7 +14,8 @@ use crate::policy::{Action, Case, Report, Rule, Stage, fractions};
 /// Why: routes are tried from the top, and the first one that matches takes the request. Refuses a route behind one that takes
 /// everything, or behind one with the same match, when its destinations differ: what it says never happens. The common mistake
 /// is a split written as two routes, `[v1 90], [v2 10]`: v1 gets 100 %, whatever its weight, and v2 nothing. A header route
-/// behind a catch-all is another.
+/// behind a catch-all is another. In TLS and TCP a more specific name or address range is reached wherever it stands, except
+/// behind a TCP route for any address.
 ///
 /// A warning where the destinations are the same, where the route in front takes only a wider path, where it takes only nearly
 /// everything (`/.*`, any `user-agent`) or only the requests of some clients (`port`, `gateways`, `sourceLabels`), where no
@@ -45,9 +46,9 @@ impl Rule for RouteReachable {
 fn check_list(case: &Case<'_>, protocol: Protocol, report: &mut Report<'_>) {
     let spec = &case.object.spec;
     let routes = spec.routes(protocol);
-    let arrival = Arrival::anywhere(spec, &case.review.namespace);
-    let strict = Conditions::of(routes, &arrival, Reading::Strict);
-    let usual = Conditions::of(routes, &arrival, Reading::Usual);
+    let arrival = Arrival::anywhere(spec, &case.review.namespace).of_protocol(protocol);
+    let strict = Conditions::of(routes, protocol, &arrival, Reading::Strict);
+    let usual = Conditions::of(routes, protocol, &arrival, Reading::Usual);
     let mut targets = Targets { case, routes, known: HashMap::new() };
     for (index, route) in routes.iter().enumerate() {
         if strict.of_route[index].is_empty() {
@@ -92,10 +93,21 @@ struct Conditions {
     index: ConditionIndex,
     /// The first routes that take every request of some clients.
     of_proxies: Vec<(usize, Condition)>,
+    /// TCP and TLS: a more specific route takes its connections wherever it stands.
+    is_by_connection: bool,
+}
+
+/// Whether a condition takes connections away from one that covers it and stands in front of it. In TCP a route for any address
+/// ends the list.
+fn beats(own: &Condition, front: &Condition) -> bool {
+    let least = |condition: &Condition| {
+        condition.clone().by_specificity().into_iter().map(|(rank, _)| rank).min()
+    };
+    least(front).is_some_and(|front| front != (0, 0)) && least(own) > least(front)
 }
 
 impl Conditions {
-    fn of(routes: &[Route], arrival: &Arrival<'_>, reading: Reading) -> Self {
+    fn of(routes: &[Route], protocol: Protocol, arrival: &Arrival<'_>, reading: Reading) -> Self {
         /// So many are held against each route.
         const MOST_PROXIES: usize = 16;
         let of_route = routes.iter().map(|route| Condition::alternatives(route, arrival, reading));
@@ -108,7 +120,7 @@ impl Conditions {
             |(_, own): &(usize, &Condition)| !own.is_catch_all() && own.of_proxy() == **own;
         let of_proxies = all.filter(only_of_proxy).take(MOST_PROXIES);
         let of_proxies = of_proxies.map(|(at, own)| (at, own.clone())).collect();
-        Self { of_route, index, of_proxies }
+        Self { of_route, index, of_proxies, is_by_connection: protocol != Protocol::Http }
     }
 
     /// The route in front that takes every request of this one.
@@ -116,7 +128,7 @@ impl Conditions {
         let mut by: Option<HiddenBy> = None;
         for own in &self.of_route[index] {
             let (route, outer) = self.index.first_covering(own)?;
-            if route >= index {
+            if route >= index || self.is_by_connection && beats(own, outer) {
                 return None;
             }
             let is_plain = outer.is_catch_all() || outer == own;

@@ -58,7 +58,13 @@ impl<'a> Routing<'a> {
         protocol: Protocol,
         port: Option<i64>,
     ) -> Vec<&'a VirtualService> {
-        let tried = self.tried(host, client, port).into_iter().map(|(_, kept)| kept.object);
+        let tried = match protocol {
+            Protocol::Tls | Protocol::Tcp if client.gateway.is_none() => {
+                self.tried_for_connections(host, client)
+            }
+            _ => self.tried(host, client, port),
+        };
+        let tried = tried.into_iter().map(|(_, kept)| kept.object);
         let mut leaving =
             tried.filter(|object| self.leaves_a_route(object, client, protocol, port));
         if protocol == Protocol::Http && client.gateway.is_none() {
@@ -78,6 +84,19 @@ impl<'a> Routing<'a> {
             Some(gateway) => self.keep_for_gateway(&mut seen, &lower, gateway, port),
         }
         let mut tried = seen.into_iter().map(|(_, turn, kept)| (turn, kept)).collect::<Vec<_>>();
+        tried.sort_by_key(|(turn, _)| *turn);
+        tried.dedup_by_key(|(turn, _)| *turn);
+        tried
+    }
+
+    /// A sidecar's listener of a service is made by all that name the service as it is written, wildcards in their turn.
+    ///
+    /// Source: `pilot/pkg/networking/core/tls.go` `getConfigsForHost`.
+    fn tried_for_connections(self, host: &Host, client: &Client) -> Vec<(Turn<'a>, Bound<'a>)> {
+        let seen = self.covering(&lower(host.as_str())).into_iter();
+        let seen = seen.filter(|(_, kept)| kept.binding.covers(host.as_str()));
+        let mut tried =
+            seen.filter_map(|(_, kept)| Some((kept.turn(client)?, kept))).collect::<Vec<_>>();
         tried.sort_by_key(|(turn, _)| *turn);
         tried.dedup_by_key(|(turn, _)| *turn);
         tried
@@ -151,11 +170,11 @@ impl<'a> Routing<'a> {
         let namespace = object.metadata.namespace.as_str();
         object.spec.routes(protocol).iter().any(|route| {
             let Some(to) = &route.delegate else {
-                return is_for(route, namespace, client, port);
+                return is_for(route, protocol, namespace, client, port);
             };
             let Some(delegate) = self.delegate(to, namespace) else { return false };
             let merged = istio::delegate::merge(route, &delegate.spec.http);
-            merged.routes.iter().any(|(_, route)| is_for(route, namespace, client, port))
+            merged.routes.iter().any(|(_, route)| is_for(route, protocol, namespace, client, port))
         })
     }
 }
@@ -180,24 +199,39 @@ fn keep_for_sidecar(seen: &mut Vec<(usize, Turn<'_>, Bound<'_>)>, host: &str) {
 }
 
 /// Whether a route is one for this client and port; what else it asks of a request does not count here.
-fn is_for(route: &Route, namespace: &str, client: &Client, port: Option<i64>) -> bool {
+fn is_for(
+    route: &Route,
+    protocol: Protocol,
+    namespace: &str,
+    client: &Client,
+    port: Option<i64>,
+) -> bool {
     let block = |block: &RouteMatch| {
         let is_for_port =
             port.is_none() || block.port.is_none_or(|own| own == 0 || Some(own) == port);
-        is_for_port && client.meets(block, namespace)
+        is_for_port && client.meets(protocol, block, namespace)
     };
     route.r#match.is_empty() || route.r#match.iter().any(block)
 }
 
 impl Client {
     /// Whether a match of an object in `namespace` is one for this client: its `gateways`, or, where it has none, its
-    /// `sourceLabels` and `sourceNamespace`.
+    /// `sourceLabels` and `sourceNamespace`. TCP and TLS ask a sidecar for all of them and a gateway for none of the latter two.
     ///
-    /// Source: `pilot/pkg/networking/core/route/route.go` `sourceMatchHTTP`.
-    pub fn meets(&self, block: &RouteMatch, namespace: &str) -> bool {
-        if !block.gateways.is_empty() {
-            let own = self.gateway.as_deref().unwrap_or(MESH);
-            return block.gateways.iter().any(|gateway| full_gateway(gateway, namespace) == own);
+    /// Source: `pilot/pkg/networking/core/route/route.go` `sourceMatchHTTP`, `tls.go` `matchTCP`, `gateway.go` `l4SingleMatch`.
+    pub fn meets(&self, protocol: Protocol, block: &RouteMatch, namespace: &str) -> bool {
+        let own = self.gateway.as_deref().unwrap_or(MESH);
+        let named =
+            || block.gateways.iter().any(|own_name| full_gateway(own_name, namespace) == own);
+        let is_done = match protocol {
+            Protocol::Http => !block.gateways.is_empty(),
+            Protocol::Tls | Protocol::Tcp => self.gateway.is_some(),
+        };
+        if !block.gateways.is_empty() && !named() {
+            return false;
+        }
+        if is_done {
+            return true;
         }
         let labels = &block.source_labels;
         labels.iter().all(|(key, value)| self.labels.get(key) == Some(value))

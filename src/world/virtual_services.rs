@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::host_map::HostMap;
 use super::table::Table;
 use super::{Client, Mesh, World};
-use crate::istio::{Host, Timestamp, VirtualService, full_gateway};
+use crate::istio::{Host, Timestamp, VirtualService, full_gateway, host_covers};
 
 /// What `gateways` calls the sidecars.
 pub const MESH: &str = "mesh";
@@ -100,6 +100,11 @@ impl Binding {
     /// Whether it names exactly this host, in this case.
     pub(super) fn names(&self, host: &str) -> bool {
         self.hosts.iter().any(|own| own.as_str() == host)
+    }
+
+    /// Whether one of its hosts, in this case, is this one or a wildcard for it.
+    pub(super) fn covers(&self, host: &str) -> bool {
+        self.hosts.iter().any(|own| host_covers(own.as_str(), host))
     }
 }
 

@@ -11,7 +11,7 @@ use sluicegate::world::{Client, Mesh, World as Cluster};
 
 use crate::harness::Result;
 use crate::harness::process::free_ports;
-use crate::judge::{Asked, Theirs, differences};
+use crate::judge::{Addresses, Asked, Theirs, addresses, differences};
 use crate::platform::{Envoy, Mode, NAMESPACES, Proxy, Running};
 use crate::world::{ROUND, WAVES, World};
 
@@ -111,6 +111,7 @@ impl<'a> Court<'a> {
         let round = format!("r{first}");
         let (stored, refused) = self.apply(worlds, first, &round);
         let mut cluster = Cluster::empty(Mesh::default());
+        let addresses = addresses(&stored);
         let standing = self.running.nodes.iter().chain([&self.bench.gateway]).cloned();
         for object in stored.into_iter().chain(standing) {
             // A kind that no verdict reads tells the gate nothing.
@@ -121,7 +122,7 @@ impl<'a> Court<'a> {
         self.wait_for(&round)?;
         let deadline = Instant::now() + PATIENCE;
         let mut found = loop {
-            let found = self.compare(worlds, first, &cluster)?;
+            let found = self.compare(worlds, first, &cluster, &addresses)?;
             if found.iter().all(Vec::is_empty) || Instant::now() > deadline {
                 break found;
             }
@@ -229,6 +230,7 @@ impl<'a> Court<'a> {
         worlds: &[World],
         first: usize,
         cluster: &Cluster,
+        addresses: &Addresses,
     ) -> Result<Vec<Vec<String>>> {
         let mut found = vec![Vec::new(); worlds.len()];
         for party in &self.bench.parties {
@@ -240,7 +242,8 @@ impl<'a> Court<'a> {
             }
             let gateway_port =
                 (party.proxy.mode == Mode::Gateway).then_some(self.bench.gateway_port);
-            let asked = Asked { name: party.proxy.name, client: &party.client, gateway_port };
+            let asked =
+                Asked { name: party.proxy.name, client: &party.client, gateway_port, addresses };
             for (at, world) in worlds.iter().enumerate() {
                 found[at].extend(differences(world, first + at, cluster, &asked, &theirs));
             }

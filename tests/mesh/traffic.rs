@@ -108,7 +108,7 @@ fn expected(world: &World, road: &Road, host: &str, request: &Request) -> Result
     };
     match &table.entries[place].answer {
         Answer::Clusters(shares) => {
-            let of_v2 = shares.iter().filter(|(name, _)| name.contains("|v2|"));
+            let of_v2 = shares.0.iter().filter(|(name, _)| name.contains("|v2|"));
             Ok(of_v2.map(|(_, share)| share).sum())
         }
         Answer::Itself => Err("no destinations".into()),

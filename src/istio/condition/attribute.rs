@@ -161,6 +161,11 @@ fn by_each(outer: &Test, inner: &Test, covers: impl Fn(&str, &str) -> bool) -> b
     }
 }
 
+/// How many bits of an address range count; 0 for what is none, as Envoy never gets to see it.
+pub(super) fn range_length(range: &str) -> u32 {
+    subnet(range).map_or(0, |(_, length)| length)
+}
+
 /// An address range: its bits and how many of them count. A lone address is a range of one.
 fn subnet(text: &str) -> Option<(IpAddr, u32)> {
     let (address, length) = match text.split_once('/') {

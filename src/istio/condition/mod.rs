@@ -1,16 +1,18 @@
 //! Which requests a `match` takes, in a form in which two of them can be compared.
 
 mod attribute;
+mod connection;
 mod index;
 #[cfg(test)]
 mod tests;
 
+pub use connection::Specificity;
 pub use index::ConditionIndex;
 
 use std::borrow::Cow;
 
 use self::attribute::{Test, sni_covers, subnets_cover};
-use super::virtual_service::{Route, RouteMatch, StringMatch};
+use super::virtual_service::{Protocol, Route, RouteMatch, StringMatch};
 use super::{VirtualServiceSpec, full_gateway};
 
 /// Headers that every HTTP client or Envoy itself sends: to match on one is no opt-in.
@@ -92,6 +94,8 @@ pub struct Arrival<'a> {
     gateways: Vec<Cow<'a, str>>,
     /// In which short names in the routes are completed.
     namespace: &'a str,
+    /// The list that the routes stand in.
+    protocol: Protocol,
 }
 
 impl<'a> Arrival<'a> {
@@ -102,14 +106,25 @@ impl<'a> Arrival<'a> {
 
     /// At one gateway, given with its full name; the routes are those of an object of `namespace`.
     pub fn at(gateway: &'a str, namespace: &'a str) -> Self {
-        Self { gateways: vec![Cow::Borrowed(gateway)], namespace }
+        Self { gateways: vec![Cow::Borrowed(gateway)], namespace, protocol: Protocol::Http }
     }
 
     fn of(gateways: &[String], namespace: &'a str) -> Self {
         let full = gateways.iter().map(|own| Cow::Owned(full_gateway(own, namespace)));
         let gateways =
             if gateways.is_empty() { vec![Cow::Borrowed("mesh")] } else { full.collect() };
-        Self { gateways, namespace }
+        Self { gateways, namespace, protocol: Protocol::Http }
+    }
+
+    /// The same for another list than `http`: TCP and TLS read some of a match otherwise.
+    #[must_use]
+    pub fn of_protocol(self, protocol: Protocol) -> Self {
+        Self { protocol, ..self }
+    }
+
+    /// Whether nobody arrives from a sidecar.
+    fn is_gateway(&self) -> bool {
+        !self.gateways.iter().any(|gateway| gateway == "mesh")
     }
 }
 
@@ -179,37 +194,8 @@ impl Condition {
         if let Some(port) = alternative.port.filter(|&port| port != 0) {
             parts.push((Attribute::Port, Test::Exact(port.to_string())));
         }
-        if alternative.gateways.is_empty() {
-            for (name, value) in &alternative.source_labels {
-                parts.push((Attribute::SourceLabel(name.clone()), Test::Exact(value.clone())));
-            }
-            if !alternative.source_namespace.is_empty() {
-                parts.push((
-                    Attribute::SourceNamespace,
-                    Test::Exact(alternative.source_namespace.clone()),
-                ));
-            }
-        } else {
-            // With `gateways` set Istio ignores the client's labels and namespace (route.go `sourceMatchHTTP`).
-            let own = alternative.gateways.iter().map(|own| full_gateway(own, arrival.namespace));
-            let mut own = own.collect::<Vec<_>>();
-            let named = |gateway: &Cow<'_, str>| own.iter().any(|own| own == gateway.as_ref());
-            if !arrival.gateways.iter().all(named) {
-                own.retain(|own| arrival.gateways.iter().any(|gateway| gateway.as_ref() == own));
-                if own.is_empty() {
-                    return None;
-                }
-                parts.push((Attribute::Gateways, Test::any_of(&own)));
-            }
-        }
-        for (attribute, values) in [
-            (Attribute::SniHosts, &alternative.sni_hosts),
-            (Attribute::DestinationSubnets, &alternative.destination_subnets),
-        ] {
-            if !values.is_empty() {
-                parts.push((attribute, Test::any_of(values)));
-            }
-        }
+        connection::add_source(&mut parts, alternative, arrival)?;
+        connection::add_connection(&mut parts, alternative, arrival);
         Self { parts }.normal()
     }
 

@@ -35,7 +35,7 @@ impl Audience<'_> {
         match protocol {
             Protocol::Http if self.gateway == MESH => Order::FirstWins,
             Protocol::Http => Order::CatchAllsLast,
-            Protocol::Tls | Protocol::Tcp => Order::OneAfterTheOther,
+            Protocol::Tls | Protocol::Tcp => Order::MostSpecific,
         }
     }
 }

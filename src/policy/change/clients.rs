@@ -119,7 +119,7 @@ impl<'a> Clients<'a> {
                 let mut asked = asked.clone();
                 asked.clients.retain(|own| {
                     own.gateway.as_deref().is_some_and(is_for)
-                        && (!has_source || own.meets(block, self.namespace))
+                        && (!has_source || own.meets(Protocol::Http, block, self.namespace))
                 });
                 if !asked.clients.is_empty() {
                     found.push(asked);
@@ -168,7 +168,7 @@ impl<'a> Clients<'a> {
                     if block.gateways.is_empty() {
                         client.labels.extend(block.source_labels.clone());
                     }
-                    if client.meets(block, self.namespace)
+                    if client.meets(Protocol::Http, block, self.namespace)
                         && !is_asked(&client)
                         && !found[first..].contains(&client)
                     {
@@ -182,7 +182,7 @@ impl<'a> Clients<'a> {
 
     /// Whether a sidecar sees the VirtualService and can take `route`.
     pub(in crate::policy) fn includes(&self, sidecar: &Client, route: &Route) -> bool {
-        let meets = |block: &RouteMatch| sidecar.meets(block, self.namespace);
+        let meets = |block: &RouteMatch| sidecar.meets(Protocol::Http, block, self.namespace);
         self.is_for_mesh_in(&sidecar.namespace)
             && (route.r#match.is_empty() || route.r#match.iter().any(meets))
     }

@@ -1,13 +1,15 @@
 //! The routes of several VirtualServices, and of their delegates, as the one list in which Istio tries them.
 
 use std::borrow::Cow;
+use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap};
 
 use super::Base;
 use super::destinations::{Context, Destinations};
 use super::shares::{Share, Shares, fractions};
 use crate::istio::{
-    Arrival, Condition, ConditionIndex, Host, Protocol, Reading, Route, VirtualService, delegate,
+    Arrival, Condition, ConditionIndex, Host, Protocol, Reading, Route, Specificity,
+    VirtualService, delegate,
 };
 use crate::world::World;
 
@@ -32,8 +34,10 @@ pub(super) enum Order {
     ///
     /// Source: `pilot/pkg/networking/core/gateway.go` (merge), `route.go` `SortVHostRoutes`.
     CatchAllsLast,
-    /// TCP and TLS: all are tried, one after the other.
-    OneAfterTheOther,
+    /// TCP and TLS: all are tried, one after the other, but the most specific one of those that fit takes a connection.
+    ///
+    /// Source: `pilot/pkg/networking/core/tls.go`, and see [`crate::istio::Specificity`].
+    MostSpecific,
 }
 
 /// What is asked of a table: which list, where, and with which version of the object under review.
@@ -76,6 +80,9 @@ pub(super) struct TableRoute {
     layer: usize,
 }
 
+/// What asks for no address and no name.
+const LEAST: Reverse<Specificity> = Reverse((0, 0));
+
 /// A route on its way into a table.
 struct Found<'a> {
     route: Cow<'a, Route>,
@@ -99,11 +106,12 @@ impl RouteTable {
     ) -> Self {
         let mut routes = Vec::new();
         let mut is_closed = false;
+        let mut group = 0;
         for (layer, &object) in listed.iter().enumerate() {
             if is_closed {
                 break; // what is never tried says nothing of anybody
             }
-            let arrival = Arrival::at(asked.gateway, object.namespace);
+            let arrival = Arrival::at(asked.gateway, object.namespace).of_protocol(asked.protocol);
             for found in found(object, asked, context.world) {
                 let shares = shares(&found, destinations, context);
                 let route = |conditions: Vec<Condition>| TableRoute {
@@ -122,7 +130,9 @@ impl RouteTable {
                     let alternatives = alternatives(&found.route, &arrival);
                     let ends = alternatives.last().is_some_and(|(_, ends)| *ends);
                     routes.extend(
-                        alternatives.into_iter().map(|(own, ends)| (ends, route(vec![own]))),
+                        alternatives
+                            .into_iter()
+                            .map(|(own, ends)| ((usize::from(ends), LEAST), route(vec![own]))),
                     );
                     if ends {
                         break;
@@ -133,11 +143,23 @@ impl RouteTable {
                         Order::FirstWins => own.of_proxy().is_catch_all(),
                         _ => own.is_catch_all(),
                     });
-                    routes.push((false, route(own)));
+                    if order != Order::MostSpecific {
+                        routes.push(((0, LEAST), route(own)));
+                        continue;
+                    }
+                    let parts = own.into_iter().flat_map(Condition::by_specificity);
+                    let parts = parts.collect::<Vec<_>>();
+                    // In TCP nothing gets in front of a route that asks for no range: where it is one, it ends the list.
+                    let is_last = parts.iter().any(|(rank, _)| Reverse(*rank) == LEAST);
+                    let parts = parts.into_iter();
+                    routes.extend(
+                        parts.map(|(rank, own)| ((group, Reverse(rank)), route(vec![own]))),
+                    );
+                    group += usize::from(is_last && asked.protocol == Protocol::Tcp);
                 }
             }
         }
-        routes.sort_by_key(|(ends, _)| *ends);
+        routes.sort_by_key(|(rank, _)| *rank);
         let mut routes = routes.into_iter().map(|(_, route)| route).collect::<Vec<_>>();
         if let Some(host) = plain.filter(|_| !is_closed) {
             let destination = destinations.add_resolved(host.clone(), "", context);

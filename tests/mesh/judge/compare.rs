@@ -5,7 +5,7 @@ use sluicegate::world::{Client, World as Cluster};
 
 use super::ours::{Ours, Taken};
 use super::request::Request;
-use super::{Table, Theirs};
+use super::{Addresses, Table, Theirs, connection};
 use crate::world::{World, fill_text};
 
 /// The ports that the services of the worlds have.
@@ -17,6 +17,8 @@ pub(crate) struct Asked<'a> {
     pub(crate) client: &'a Client,
     /// The port that its gateway listens on.
     pub(crate) gateway_port: Option<u16>,
+    /// Of the Services.
+    pub(crate) addresses: &'a Addresses,
 }
 
 /// Everything that Istio does otherwise than the gate believes, for one client and one copy of a world.
@@ -36,7 +38,7 @@ pub(crate) fn differences(
     let mut subsets = world.texts("subset");
     subsets.extend(["", "v1", "v2", "v3"].map(str::to_owned));
     for host in &hosts {
-        for port in PORTS {
+        for port in PORTS.into_iter().chain([9091]).chain(connection::PORTS.map(|(port, _)| port)) {
             for subset in &subsets {
                 let name = format!("outbound|{port}|{subset}|{host}");
                 let ours = own(port).cluster(host, subset, port);
@@ -116,6 +118,8 @@ pub(crate) fn differences(
             }
         }
     }
+    let of_connections = connection::differences(world, number, &hosts, cluster, asked, theirs);
+    found.extend(of_connections.into_iter().map(|text| format!("{}: {text}", asked.name)));
     found
 }
 
@@ -165,11 +169,10 @@ impl std::fmt::Display for Table {
             write!(f, "{source} {}: ", entry.route)?;
             match &entry.answer {
                 super::Answer::Itself => write!(f, "itself{end}")?,
-                super::Answer::Clusters(shares) => {
-                    let shares =
-                        shares.iter().map(|(name, share)| format!("{:.2} % {name}", share * 100.0));
-                    write!(f, "{}{end}", shares.collect::<Vec<_>>().join(" + "))?;
-                }
+                super::Answer::Clusters(shares) => write!(f, "{shares}{end}")?,
+            }
+            if !entry.mirrors.0.is_empty() {
+                write!(f, "copies {}{end}", entry.mirrors)?;
             }
         }
         Ok(())

@@ -1,6 +1,8 @@
 //! What Istio does and what the gate believes it does, in the same words, and the difference.
 
 mod compare;
+mod connection;
+mod listeners;
 mod ours;
 mod request;
 mod theirs;
@@ -8,6 +10,7 @@ mod theirs;
 use std::collections::BTreeMap;
 
 pub(crate) use self::compare::{Asked, differences};
+pub(crate) use self::connection::{Addresses, addresses};
 pub(crate) use self::ours::{Ours, Taken};
 pub(crate) use self::request::Request;
 pub(crate) use self::theirs::Theirs;
@@ -40,27 +43,44 @@ pub(crate) struct Entry {
     /// The VirtualService, `namespace/name`.
     pub(crate) source: Option<String>,
     pub(crate) answer: Answer,
+    /// Where copies go, and which part of the requests is copied.
+    pub(crate) mirrors: Shares,
 }
 
-#[derive(Debug, Clone)]
+/// Cluster names and parts from 0 to 1; equal clusters are added up, parts of 0 are left out.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Shares(pub(crate) BTreeMap<String, f64>);
+
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Answer {
-    /// Cluster names and shares from 0 to 1; equal clusters are added up, shares of 0 are left out.
-    Clusters(BTreeMap<String, f64>),
+    Clusters(Shares),
     /// A redirect or a response of the proxy's own.
     Itself,
 }
 
-impl PartialEq for Answer {
-    fn eq(&self, other: &Self) -> bool {
-        match (self, other) {
-            (Self::Clusters(own), Self::Clusters(theirs)) => {
-                own.len() == theirs.len()
-                    && own.iter().all(|(name, share)| {
-                        theirs.get(name).is_some_and(|their| (share - their).abs() < 1e-6)
-                    })
-            }
-            (Self::Itself, Self::Itself) => true,
-            _ => false,
-        }
+impl Shares {
+    /// All of it to one cluster.
+    pub(crate) fn whole(cluster: String) -> Self {
+        Self([(cluster, 1.0)].into())
+    }
+
+    pub(crate) fn add(&mut self, cluster: String, part: f64) {
+        *self.0.entry(cluster).or_insert(0.0) += part;
+    }
+}
+
+impl PartialEq for Shares {
+    fn eq(&self, Self(theirs): &Self) -> bool {
+        self.0.len() == theirs.len()
+            && self.0.iter().all(|(name, share)| {
+                theirs.get(name).is_some_and(|their| (share - their).abs() < 1e-6)
+            })
+    }
+}
+
+impl std::fmt::Display for Shares {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let shares = self.0.iter().map(|(name, share)| format!("{:.2} % {name}", share * 100.0));
+        f.write_str(&shares.collect::<Vec<_>>().join(" + "))
     }
 }

@@ -8,8 +8,9 @@ use sluicegate::istio::{
 use sluicegate::policy::fractions;
 use sluicegate::world::{Client, Endpoints, HostKind, Kind, World};
 
+use super::connection::PORTS;
 use super::request::Request;
-use super::{Answer, ClusterView, Entry, Table};
+use super::{Answer, ClusterView, Entry, Shares, Table};
 
 /// The discovery of a cluster whose connections go where the client wanted.
 const ORIGINAL: &str = "ORIGINAL_DST";
@@ -47,6 +48,11 @@ impl<'a> Ours<'a> {
         if !is_there || !ports(known)?.contains(&port) {
             return None;
         }
+        if matches!(known, HostKind::ServiceEntry(entry) if entry.spec.resolution == Resolution::DynamicDns)
+            && !subset.is_empty()
+        {
+            return None; // `subset-ready` says so
+        }
         let rule = self.world.destination_rule(host, self.client);
         let mut labels = match subset {
             "" => BTreeMap::new(),
@@ -62,6 +68,9 @@ impl<'a> Ours<'a> {
             HostKind::ServiceEntry(entry) => match entry.spec.resolution {
                 Resolution::None if self.client.gateway.is_none() => ORIGINAL,
                 Resolution::None | Resolution::Static => "EDS",
+                Resolution::DynamicDns if host.as_str().starts_with('*') => {
+                    "envoy.clusters.dynamic_forward_proxy"
+                }
                 Resolution::Dns | Resolution::DynamicDns => "STRICT_DNS",
             },
             _ => "EDS",
@@ -91,8 +100,9 @@ impl<'a> Ours<'a> {
         match self.served(host)? {
             Served::Plainly(target) => {
                 let cluster = format!("outbound|{}||{target}", self.port);
-                let answer = Answer::Clusters(BTreeMap::from([(cluster, 1.0)]));
-                let entry = Entry { route: "default".to_owned(), source: None, answer };
+                let answer = Answer::Clusters(Shares::whole(cluster));
+                let (route, mirrors) = ("default".to_owned(), Shares::default());
+                let entry = Entry { route, source: None, answer, mirrors };
                 Some(Table { entries: vec![entry], is_complete: true })
             }
             Served::By(reached) => {
@@ -102,6 +112,7 @@ impl<'a> Ours<'a> {
                         route: reached.route.name.clone(),
                         source: Some(format!("{}/{}", metadata.namespace, metadata.name)),
                         answer: self.answer(reached),
+                        mirrors: self.mirrors(reached),
                     };
                     vec![entry; reached.conditions.len()]
                 });
@@ -212,7 +223,7 @@ impl<'a> Ours<'a> {
     }
 
     /// Whether it is a service of the listener's port that this client may see.
-    fn is_known(&self, host: &Host) -> bool {
+    pub(super) fn is_known(&self, host: &Host) -> bool {
         let known = self.world.host(host);
         known.is_some_and(|known| ports_of(known).contains(&self.port))
             && self.world.is_visible(host, self.client)
@@ -230,7 +241,7 @@ impl<'a> Ours<'a> {
             let arrival = Arrival::at(self.gateway(), namespace);
             let is_mine = |block: &&RouteMatch| {
                 let is_port = block.port.is_none_or(|port| port == 0 || port == self.port);
-                is_port && self.client.meets(block, namespace)
+                is_port && self.client.meets(Protocol::Http, block, namespace)
             };
             let mut conditions = Vec::new();
             if route.r#match.is_empty() {
@@ -275,22 +286,38 @@ impl<'a> Ours<'a> {
         if route.route.is_empty() {
             return Answer::Itself;
         }
-        let mut shares = BTreeMap::new();
+        Answer::Clusters(self.shares(route, reached.namespace))
+    }
+
+    /// The clusters of a route of an object of `namespace`.
+    pub(super) fn shares(&self, route: &Route, namespace: &str) -> Shares {
+        let mut shares = Shares::default();
         for (share, written) in fractions(route).into_iter().zip(&route.route) {
             if share > 0.0 {
-                let name = self.cluster_name(&written.destination, reached.namespace);
-                *shares.entry(name).or_insert(0.0) += share;
+                shares.add(self.cluster_name(&written.destination, namespace), share);
             }
         }
-        Answer::Clusters(shares)
+        shares
+    }
+
+    fn mirrors(&self, reached: &Reached<'_>) -> Shares {
+        let mut mirrors = Shares::default();
+        // What answers by itself sends nothing on, and nothing besides.
+        if !reached.route.route.is_empty() {
+            for mirrored in reached.route.mirrored() {
+                mirrors.add(self.cluster_name(mirrored.to, reached.namespace), mirrored.part);
+            }
+        }
+        mirrors
     }
 
     fn cluster_name(&self, to: &Destination, namespace: &str) -> String {
         let host = Host::resolve(&to.host, namespace, &self.world.mesh().domain);
         let known = self.world.host(&host);
         let own = known.map(ports_of).unwrap_or_default();
-        // A sidecar knows the services of the listener's port, a gateway all of them.
-        let is_seen = (self.client.gateway.is_some() || own.contains(&self.port))
+        // A sidecar knows the services of the listener's port for HTTP, a gateway all of them.
+        let is_l4 = PORTS.iter().any(|(port, _)| *port == self.port);
+        let is_seen = (self.client.gateway.is_some() || is_l4 || own.contains(&self.port))
             && self.world.is_visible(&host, self.client);
         let port = match (to.port.number, own.as_slice()) {
             (Some(number), _) => number,
@@ -307,15 +334,33 @@ impl<'a> Ours<'a> {
 
     /// What is true of all requests of this client at this port.
     fn anything(&self) -> Condition {
-        self.condition(RouteMatch::default())
+        self.condition(Protocol::Http, RouteMatch::default())
     }
 
     fn as_condition(&self, request: &Request) -> Condition {
-        let own = serde_json::from_value(request.as_match());
-        self.condition(own.unwrap_or_else(|error| panic!("a request as a match: {error}")))
+        self.condition_of(Protocol::Http, request.as_match())
     }
 
-    fn condition(&self, own: RouteMatch) -> Condition {
+    pub(super) fn condition_of(&self, protocol: Protocol, request: serde_json::Value) -> Condition {
+        let own = serde_json::from_value(request);
+        self.condition(
+            protocol,
+            own.unwrap_or_else(|error| panic!("a request as a match: {error}")),
+        )
+    }
+
+    /// The alternatives of a route by which this client's connections reach it.
+    pub(super) fn alternatives(
+        &self,
+        protocol: Protocol,
+        route: &Route,
+        namespace: &str,
+    ) -> impl Iterator<Item = Condition> {
+        let arrival = Arrival::at(self.gateway(), namespace).of_protocol(protocol);
+        Condition::alternatives(route, &arrival, Reading::Strict).into_iter()
+    }
+
+    fn condition(&self, protocol: Protocol, own: RouteMatch) -> Condition {
         // Labels that the client does not carry have a value that nobody asks for.
         let mut labels = BTreeMap::from([("app".to_owned(), "none of them".to_owned())]);
         labels.extend(self.client.labels.clone());
@@ -325,7 +370,8 @@ impl<'a> Ours<'a> {
             source_namespace: self.client.namespace.clone(),
             ..own
         };
-        Condition::of(&own, &Arrival::at(self.gateway(), ""), Reading::Strict).unwrap_or_default()
+        let arrival = Arrival::at(self.gateway(), "").of_protocol(protocol);
+        Condition::of(&own, &arrival, Reading::Strict).unwrap_or_default()
     }
 }
 

@@ -1,9 +1,10 @@
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
 use serde_json::Value;
 
+use super::listeners::Listeners;
 use super::request::Request;
-use super::{Answer, ClusterView, Entry, Table};
+use super::{Answer, ClusterView, Entry, Shares, Table};
 use crate::harness::Result;
 use crate::platform::Envoy;
 
@@ -12,6 +13,7 @@ pub(crate) struct Theirs {
     clusters: HashMap<String, ClusterView>,
     /// By the name of the route configuration.
     hosts: HashMap<String, Vec<VirtualHost>>,
+    pub(super) listeners: Listeners,
     /// Resources that Envoy refused, with its reason.
     pub(crate) refused: Vec<String>,
 }
@@ -25,14 +27,26 @@ impl Theirs {
     pub(crate) async fn ask(envoy: &Envoy) -> Result<Self> {
         let dump = envoy.ask("/config_dump").await?;
         let states = envoy.ask("/clusters?format=json").await?;
-        let mut theirs =
-            Self { clusters: HashMap::new(), hosts: HashMap::new(), refused: Vec::new() };
+        let mut theirs = Self {
+            clusters: HashMap::new(),
+            hosts: HashMap::new(),
+            listeners: Listeners::default(),
+            refused: Vec::new(),
+        };
         for config in list(&dump, "configs") {
             for cluster in list(config, "dynamic_active_clusters") {
                 theirs.add_cluster(&cluster["cluster"]);
             }
             for routes in list(config, "dynamic_route_configs") {
                 theirs.add_routes(&routes["route_config"]);
+            }
+            for listener in list(config, "dynamic_listeners") {
+                // Captured traffic needs what nobody serves here: those listeners stay warming, as istiod sent them.
+                let states =
+                    ["warming_state", "active_state"].map(|state| &listener[state]["listener"]);
+                theirs
+                    .listeners
+                    .add(states.into_iter().find(|own| !own.is_null()).unwrap_or(&Value::Null));
             }
             for field in [
                 "dynamic_active_clusters",
@@ -120,23 +134,36 @@ fn best<'a>(hosts: &'a [VirtualHost], host: &str) -> Option<&'a VirtualHost> {
 
 fn entry(route: &Value) -> Entry {
     let action = &route["route"];
-    let answer = if let Some(cluster) = action["cluster"].as_str() {
-        Answer::Clusters(BTreeMap::from([(cluster.to_owned(), 1.0)]))
-    } else if let Some(list) = action["weighted_clusters"]["clusters"].as_array() {
-        let weight = |cluster: &Value| cluster["weight"].as_f64().unwrap_or(0.0);
-        let total = list.iter().map(weight).sum::<f64>();
-        let mut shares = BTreeMap::new();
-        for cluster in list {
-            *shares.entry(text(&cluster["name"]).to_owned()).or_insert(0.0) +=
-                weight(cluster) / total;
-        }
-        Answer::Clusters(shares)
-    } else {
-        Answer::Itself
-    };
+    let answer = shares(action).map_or(Answer::Itself, Answer::Clusters);
+    let mut mirrors = Shares::default();
+    for policy in list(action, "request_mirror_policies") {
+        let part = &policy["runtime_fraction"]["default_value"];
+        let whole = match text(&part["denominator"]) {
+            "TEN_THOUSAND" => 10_000.0,
+            "MILLION" => 1_000_000.0,
+            _ => 100.0,
+        };
+        let part = part["numerator"].as_f64().unwrap_or(0.0) / whole;
+        mirrors.add(text(&policy["cluster"]).to_owned(), part);
+    }
     let name = text(&route["name"]);
     // Istio puts the name of a match block behind the route's.
-    Entry { route: name.to_owned(), source: config_name(&route["metadata"]), answer }
+    Entry { route: name.to_owned(), source: config_name(&route["metadata"]), answer, mirrors }
+}
+
+/// The clusters of a route's action, or of a TCP proxy.
+pub(super) fn shares(action: &Value) -> Option<Shares> {
+    if let Some(cluster) = action["cluster"].as_str() {
+        return Some(Shares::whole(cluster.to_owned()));
+    }
+    let list = action["weighted_clusters"]["clusters"].as_array()?;
+    let weight = |cluster: &Value| cluster["weight"].as_f64().unwrap_or(0.0);
+    let total = list.iter().map(weight).sum::<f64>();
+    let mut shares = Shares::default();
+    for cluster in list {
+        shares.add(text(&cluster["name"]).to_owned(), weight(cluster) / total);
+    }
+    Some(shares)
 }
 
 /// `namespace/name` of the object that a cluster or a route was made from.
@@ -148,10 +175,10 @@ fn config_name(metadata: &Value) -> Option<String> {
     Some(format!("{namespace}/{name}"))
 }
 
-fn list<'a>(value: &'a Value, field: &str) -> impl Iterator<Item = &'a Value> {
+pub(super) fn list<'a>(value: &'a Value, field: &str) -> impl Iterator<Item = &'a Value> {
     value[field].as_array().into_iter().flatten()
 }
 
-fn text(value: &Value) -> &str {
+pub(super) fn text(value: &Value) -> &str {
     value.as_str().unwrap_or_default()
 }

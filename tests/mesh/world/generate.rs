@@ -1,6 +1,7 @@
 use serde_json::{Value, json};
 
 use super::dice::Dice;
+use super::lower::add_connections;
 use super::routes::{delegate, virtual_service};
 use super::{Piece, World};
 
@@ -64,6 +65,7 @@ pub(crate) fn generate(seed: u64) -> World {
             add(&mut dice, object);
         }
     }
+    add_connections(seed, &mut world);
     World(world)
 }
 

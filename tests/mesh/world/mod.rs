@@ -2,6 +2,7 @@
 
 mod dice;
 mod generate;
+mod lower;
 mod routes;
 mod shrink;
 
@@ -66,6 +67,15 @@ impl World {
         found
     }
 
+    /// Every text in a list at this field name, anywhere: `sniHosts`.
+    pub(crate) fn lists(&self, field: &str) -> BTreeSet<String> {
+        let mut found = BTreeSet::new();
+        for piece in &self.0 {
+            lists(&piece.object, field, &mut found);
+        }
+        found
+    }
+
     /// As a person would write it, for a report.
     pub(crate) fn yaml(&self) -> String {
         let pieces = self.0.iter().map(|piece| {
@@ -76,7 +86,7 @@ impl World {
     }
 }
 
-/// `@` becomes the copy's name; `ip:3` its third address.
+/// `@` becomes the copy's name; `ip:3` its third address; `lo:@` an address of its own on this machine.
 pub(crate) fn fill(value: &Value, number: usize) -> Value {
     match value {
         Value::String(text) => Value::String(fill_text(text, number)),
@@ -91,6 +101,11 @@ pub(crate) fn fill(value: &Value, number: usize) -> Value {
 }
 
 pub(crate) fn fill_text(text: &str, number: usize) -> String {
+    if text == "lo:@" {
+        // Apart from those of another run that is under way.
+        let run = 16 + std::process::id() % 200;
+        return format!("127.{run}.{}.{}", number / 250, 1 + number % 250);
+    }
     match text.strip_prefix("ip:") {
         Some(host) => format!("10.{}.{}.{host}", 32 + number / 250, number % 250),
         None => text.replace('@', &format!("w{number}")),
@@ -107,6 +122,23 @@ fn texts(value: &Value, field: &str, found: &mut BTreeSet<String>) {
                         found.insert(text.clone());
                     }
                     value => texts(value, field, found),
+                }
+            }
+        }
+        _ => {}
+    }
+}
+
+fn lists(value: &Value, field: &str, found: &mut BTreeSet<String>) {
+    match value {
+        Value::Array(items) => items.iter().for_each(|item| lists(item, field, found)),
+        Value::Object(fields) => {
+            for (key, value) in fields {
+                match value {
+                    Value::Array(items) if key == field => {
+                        found.extend(items.iter().filter_map(Value::as_str).map(str::to_owned));
+                    }
+                    value => lists(value, field, found),
                 }
             }
         }

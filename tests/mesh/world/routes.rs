@@ -120,7 +120,7 @@ fn block(dice: &mut Dice) -> Value {
     block
 }
 
-fn destinations(dice: &mut Dice) -> Value {
+pub(super) fn destinations(dice: &mut Dice) -> Value {
     let mut list = Vec::new();
     for _ in 0..[1, 1, 2, 2, 2, 3][dice.below(6)] {
         let hosts = [

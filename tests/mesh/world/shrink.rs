@@ -3,7 +3,7 @@ use serde_json::Value;
 use super::{Piece, World};
 
 /// Fields that an object may lose.
-const OPTIONAL: [&str; 18] = [
+const OPTIONAL: [&str; 20] = [
     "exportTo",
     "workloadSelector",
     "gateways",
@@ -22,6 +22,8 @@ const OPTIONAL: [&str; 18] = [
     "uri",
     "internalTrafficPolicy",
     "nodeName",
+    "destinationSubnets",
+    "tcp",
 ];
 
 /// Every world that is one step simpler: without an object, without an element of a list, without a field.
@@ -49,9 +51,10 @@ pub(crate) fn smaller(world: &World) -> Vec<World> {
     found
 }
 
-/// Weights that add up to 0 would freeze the route tables of the other worlds, too.
+/// Weights that add up to 0 would freeze the route tables of the other worlds, too, and in TCP and TLS end istiod.
 fn is_harmless(object: &Value) -> bool {
-    let routes = object.pointer("/spec/http").and_then(Value::as_array).into_iter().flatten();
+    let lists = ["http", "tls", "tcp"].map(|list| object["spec"][list].as_array());
+    let routes = lists.into_iter().flatten().flatten();
     routes.filter_map(|route| route["route"].as_array()).all(|list| {
         list.len() < 2 || list.iter().any(|entry| entry["weight"].as_i64().unwrap_or(0) > 0)
     })
