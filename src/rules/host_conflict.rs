@@ -68,9 +68,8 @@ fn check_hosts(case: &Case<'_>, report: &mut Report<'_>) {
     let gateways = spec.gateways.iter().map(|gateway| full_gateway(gateway, namespace));
     let gateways = gateways.filter(|gateway| gateway != "mesh").collect::<BTreeSet<_>>();
     let named = spec.export_to.iter().filter(|to| !matches!(to.as_str(), "*" | "." | "~"));
-    let named = named.filter(|to| *to != namespace).cloned().collect::<BTreeSet<_>>();
     let mut mesh = vec![Client::in_namespace(namespace), Client::anywhere()];
-    mesh.extend(named.iter().map(|namespace| Client::in_namespace(namespace)));
+    mesh.extend(named.map(|name| Client::in_namespace(name)));
     for (at, written) in spec.hosts.iter().enumerate() {
         let host = case.resolve(written);
         let path = || FieldPath::spec().field("hosts").index(at);
@@ -83,11 +82,13 @@ fn check_hosts(case: &Case<'_>, report: &mut Report<'_>) {
             is_hidden.then_some((first, client))
         });
         if let Some((other, client)) = before {
+            let whose = match spec.export_to.contains(&client.namespace) {
+                true => format!("for clients in {}", client.namespace),
+                false => "in the mesh".to_owned(),
+            };
             let name = format!("{}/{}", other.metadata.namespace, other.metadata.name);
-            let is_named = named.contains(&client.namespace);
-            let place = if is_named { client.namespace.as_str() } else { "the mesh" };
             let message = format!(
-                "VirtualService {name} is in force for {written} in {place}, because it is {}: these routes are never tried there\n  Passes: these routes in {name}, or {name} without the host {written}.",
+                "VirtualService {name} is in force for {written} {whose}, because it is {}: these routes are never tried there\n  Passes: these routes in {name}, or {name} without the host {written}.",
                 why_first(other, case)
             );
             report.advice(Gravity::WarnOnly, path(), message, format!("behind {name} {host}"), 0.0);
@@ -117,8 +118,7 @@ fn check_hosts(case: &Case<'_>, report: &mut Report<'_>) {
 /// Whether any http route is one for this client.
 fn leaves_a_route(spec: &VirtualServiceSpec, client: &Client, namespace: &str) -> bool {
     spec.http.iter().any(|route| {
-        route.r#match.is_empty()
-            || route.r#match.iter().any(|own| client.meets(Protocol::Http, own, namespace))
+        route.r#match.is_empty() || route.r#match.iter().any(|own| client.meets(own, namespace))
     })
 }
 
