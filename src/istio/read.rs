@@ -18,6 +18,9 @@ pub trait Judged: Sized {
     /// The object that these parts make up.
     fn of(metadata: Metadata, spec: Self::Spec) -> Self;
 
+    /// `metadata`.
+    fn metadata(&self) -> &Metadata;
+
     /// Whether the two can be equal, as far as that is seen cheaply.
     fn may_equal(&self, _: &Self) -> bool {
         true
@@ -31,6 +34,10 @@ impl Judged for VirtualService {
         Self { metadata, spec }
     }
 
+    fn metadata(&self) -> &Metadata {
+        &self.metadata
+    }
+
     fn may_equal(&self, other: &Self) -> bool {
         self.spec == other.spec
     }
@@ -41,6 +48,10 @@ impl Judged for DestinationRule {
 
     fn of(metadata: Metadata, spec: DestinationRuleSpec) -> Self {
         Self { metadata, spec }
+    }
+
+    fn metadata(&self) -> &Metadata {
+        &self.metadata
     }
 }
 

@@ -18,9 +18,10 @@ pub mod words;
 pub use backend::Backend;
 pub use change::{
     Asked, Base, Carried, Change, Class, Clients, Destination, Destinations, Flow, Movement,
-    Relabelled, Share, Shares, Side, Why, fractions,
+    Relabelled, Share, Shares, Side, Steps, Why, fractions,
 };
 pub use lookup::Target;
+pub use names::thing;
 pub use parameters::{Factor, Percentage};
 pub use redefinition::{Redefinition, Selection, Shift, Use};
 pub use review::{Operation, Review, Write};
@@ -75,6 +76,19 @@ fn decide(policy: &Policy, review: &Review, world: &World) -> Verdict {
     if review.is_housekeeping() {
         return Verdict::allow(Basis::NotJudged);
     }
+    let Some((seen, why)) = review.across_revisions(&world.mesh().revision) else {
+        return decide_write(policy, review, world);
+    };
+    let mut verdict = decide_write(policy, &seen, world);
+    for finding in &mut verdict.findings {
+        // What would pass stays the last line.
+        let end_of_first = finding.message.find('\n').unwrap_or(finding.message.len());
+        finding.message.insert_str(end_of_first, &format!("\n  {why}"));
+    }
+    verdict
+}
+
+fn decide_write(policy: &Policy, review: &Review, world: &World) -> Verdict {
     match &review.operation {
         Operation::VirtualService(write) if write.is_unchanged() => {
             Verdict::allow(Basis::Unchanged)

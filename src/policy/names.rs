@@ -1,6 +1,7 @@
 //! What a subset's or host's name says by itself: a role, a version, or nothing.
 
 use super::settings::Roles;
+use crate::istio::Host;
 
 /// What a name says of its part in a rollout.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,6 +81,15 @@ pub(super) fn version(name: &str) -> Option<Version> {
         }
     }
     None
+}
+
+/// What hosts have in common that differ at most in a version or role suffix: the Service's stem and its namespace; of any other
+/// host, itself.
+pub fn thing(host: &Host, domain: &str) -> (String, String) {
+    match host.service(domain) {
+        Some((name, namespace)) => (stem(name), namespace.to_owned()),
+        None => (host.as_str().to_owned(), String::new()),
+    }
 }
 
 /// A Service's name without what tells its versions or roles apart: `reviews-v2` and `reviews-canary` are both `reviews`,

@@ -6,7 +6,9 @@ use super::change::{Change, Clients, Relabelled, fractions, relabelled, users};
 use super::review::Review;
 use super::rule::Gravity;
 use super::settings::{Policy, Roles};
-use crate::istio::{Condition, DestinationRule, FieldPath, Host, Protocol, Route, VirtualService};
+use crate::istio::{
+    Condition, Destination, DestinationRule, FieldPath, Host, Protocol, Route, VirtualService,
+};
 use crate::world::{ANY_NAMESPACE, Client, Endpoints, Rules, World};
 
 /// A share of a route that some clients send somewhere else, or nowhere, after the write.
@@ -20,8 +22,10 @@ pub struct Use<'a> {
     pub host: Host,
     /// The destination's subset.
     pub subset: &'a str,
-    /// The part of the route's requests, from 0 to 1.
+    /// The part of the route's requests, from 0 to 1; of a mirror, the part that is copied.
     pub share: f64,
+    /// Whether only copies of requests go there.
+    pub is_mirror: bool,
     /// One of the clients, the one for whom it matters most.
     pub client: Client,
     /// What they found before; `None` where the subset was not defined for them.
@@ -135,8 +139,11 @@ impl<'a> Redefinition<'a> {
     }
 }
 
-/// Per host, subset and kind of change the share that weighs most.
-type Found<'a> = BTreeMap<(Host, &'a str, bool, bool), Use<'a>>;
+/// A host's subset, whether only copies go there, and whether it was defined and will be.
+type Key<'a> = (Host, &'a str, bool, bool, bool);
+
+/// For each of them the share that weighs most.
+type Found<'a> = BTreeMap<Key<'a>, Use<'a>>;
 
 /// What of a VirtualService some client finds to be somewhere else.
 struct View<'a> {
@@ -195,16 +202,15 @@ impl<'a> Comparison<'a> {
         };
         let mut counted = BTreeSet::new();
         let mut views = Vec::new();
-        for (protocol, index, shares) in live_routes(object) {
+        for (protocol, index) in live_routes(object) {
             let route = &object.spec.routes(protocol)[index];
             let groups = groups(&users, route, named);
-            for (share, written) in shares.into_iter().zip(&route.route) {
-                let subset = written.destination.subset.as_str();
+            for (share, destination, is_mirror) in sent(route) {
+                let subset = destination.subset.as_str();
                 if share <= 0.0 || subset.is_empty() {
                     continue;
                 }
-                let host =
-                    Host::resolve(&written.destination.host, namespace, &world.mesh().domain);
+                let host = Host::resolve(&destination.host, namespace, &world.mesh().domain);
                 for Group { clients, gravity } in &groups {
                     let is_touched = |(before, after): &Pair<'_>| match (before, after) {
                         (Some(before), Some(after)) => before.labels != after.labels,
@@ -218,6 +224,7 @@ impl<'a> Comparison<'a> {
                     }
                     let (client, gravity) = (clients[0].clone(), *gravity);
                     if let (Some(before), Some(after)) = (&before, &after)
+                        && !is_mirror
                         && before.is_alive()
                         && after.is_alive()
                     {
@@ -225,16 +232,19 @@ impl<'a> Comparison<'a> {
                         let relabelled = Relabelled { host: host.clone(), subset, before, after };
                         view(&mut views, &client, gravity).add(relabelled, (protocol, index));
                     }
-                    let is_live = world.host(&host).is_some()
+                    let target = world.alias_target(&host);
+                    let is_live = world.host(target.as_ref().unwrap_or(&host)).is_some()
                         && before.as_ref().is_some_and(|before| !before.is_dead());
-                    let gravity = if self.is_lenient { Gravity::WarnOnly } else { gravity };
-                    let key = (host.clone(), subset, before.is_some(), after.is_some());
+                    let is_mild = self.is_lenient || is_mirror;
+                    let gravity = if is_mild { Gravity::WarnOnly } else { gravity };
+                    let key = (host.clone(), subset, is_mirror, before.is_some(), after.is_some());
                     let own = Use {
                         object,
                         route: (protocol, index),
                         host: host.clone(),
                         subset,
                         share,
+                        is_mirror,
                         client,
                         before,
                         after,
@@ -284,12 +294,7 @@ impl<'a> Comparison<'a> {
 }
 
 /// Keeps the one that weighs most, and how many objects it speaks for.
-fn keep<'a>(
-    found: &mut Found<'a>,
-    key: (Host, &'a str, bool, bool),
-    mut own: Use<'a>,
-    is_first: bool,
-) {
+fn keep<'a>(found: &mut Found<'a>, key: Key<'a>, mut own: Use<'a>, is_first: bool) {
     let weight = |of: &Use<'_>| (of.is_live, of.gravity == Gravity::Full);
     let Some(known) = found.get_mut(&key) else {
         found.insert(key, own);
@@ -302,12 +307,19 @@ fn keep<'a>(
     known.objects = objects;
 }
 
-/// The routes that requests can reach, with their shares: what stands behind a route for everything is dead.
-fn live_routes(object: &VirtualService) -> Vec<(Protocol, usize, Vec<f64>)> {
+/// Where a route sends requests or copies of them: the part, the destination, and whether it is copies.
+fn sent(route: &Route) -> impl Iterator<Item = (f64, &Destination, bool)> {
+    let shares = fractions(route).into_iter().zip(&route.route);
+    let shares = shares.map(|(share, written)| (share, &written.destination, false));
+    shares.chain(route.mirrored().map(|mirror| (mirror.part, mirror.to, true)))
+}
+
+/// The routes that requests can reach: what stands behind a route for everything is dead.
+fn live_routes(object: &VirtualService) -> Vec<(Protocol, usize)> {
     let mut found = Vec::new();
     for protocol in Protocol::ALL {
         for (index, route) in object.spec.routes(protocol).iter().enumerate() {
-            found.push((protocol, index, fractions(route)));
+            found.push((protocol, index));
             let conditions = Condition::of_route(route, &object.spec.gateways);
             if conditions.iter().any(Condition::is_catch_all) {
                 break;

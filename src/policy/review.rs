@@ -97,6 +97,20 @@ impl<T> Write<T> {
         matches!(self, Self::Update { is_unchanged: true, .. })
     }
 
+    /// What an istiod sees of an update that moves the object out of its revision or into it; `None` for any other write.
+    fn across_revisions(&self, revision: &str) -> Option<Self>
+    where
+        T: Judged + Clone,
+    {
+        let Self::Update { old, new, .. } = self else { return None };
+        let is_seen = |object: &T| object.metadata().is_in_revision(revision);
+        match (is_seen(old), is_seen(new)) {
+            (true, false) => Some(Self::Delete(Some(old.clone()))),
+            (false, true) => Some(Self::Create(new.clone())),
+            _ => None,
+        }
+    }
+
     fn verb(&self) -> &'static str {
         match self {
             Self::Create(_) => "CREATE",
@@ -177,6 +191,34 @@ impl Review {
         let is_leaving =
             self.metadata().is_some_and(|metadata| metadata.deletion_timestamp.is_some());
         is_leaving || (self.verb() == "DELETE" && HOUSEKEEPERS.contains(&self.user.as_str()))
+    }
+
+    /// The write as an istiod of `revision` sees it, and a sentence about that, where it is another one: with a label
+    /// `istio.io/rev` that names another revision an object does not exist, so that an update of the label creates or deletes it.
+    pub(super) fn across_revisions(&self, revision: &str) -> Option<(Self, String)> {
+        let operation = match &self.operation {
+            Operation::VirtualService(write) => {
+                Operation::VirtualService(write.across_revisions(revision)?)
+            }
+            Operation::DestinationRule(write) => {
+                Operation::DestinationRule(write.across_revisions(revision)?)
+            }
+            Operation::Unreadable { .. } | Operation::NotOurs => return None,
+        };
+        let seen = Self { operation, ..self.clone() };
+        let label = self.labels().and_then(|labels| labels.get("istio.io/rev"));
+        let sentence = match (label, seen.verb()) {
+            (Some(label), "DELETE") => {
+                format!("Its label istio.io/rev={label} takes it out of revision {revision}.")
+            }
+            (Some(label), _) => {
+                format!("Its label istio.io/rev={label} brings it into revision {revision}.")
+            }
+            (None, _) => {
+                format!("Without the label istio.io/rev it is there for revision {revision}, too.")
+            }
+        };
+        Some((seen, sentence))
     }
 
     /// The hosts that the object speaks of, as written.

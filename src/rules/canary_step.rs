@@ -1,9 +1,7 @@
-use std::collections::BTreeMap;
-
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::istio::{FieldPath, Protocol};
+use crate::istio::FieldPath;
 use crate::policy::words::{list, number, percent};
 use crate::policy::{
     Action, Base, Case, Change, Class, Destination, Flow, Movement, Reference, Report, Rule, Share,
@@ -54,58 +52,15 @@ impl Rule for CanaryStep {
 
     fn check(&self, case: &Case<'_>, report: &mut Report<'_>) {
         let Some(change) = case.change else { return };
-        let step = &case.policy.spec().step;
-        let mut too_far = Worst::default();
-        let mut together = Worst::default();
-        let mut notes = Worst::default();
-        for flow in change.all() {
-            let Some(after) = &flow.after else { continue };
-            let mut alone = false;
-            for moved in flow.movements.iter().filter(|moved| moved.rises()) {
-                let exceeds = exceeds(step, flow, after, moved);
-                let key = (flow.protocol, after.is_own, after.route, moved.destination);
-                match moved.class {
-                    Class::Canary if exceeds && !flow.is_targeted() => {
-                        alone = true;
-                        too_far.keep(key, moved.rise(), (flow, moved));
-                    }
-                    // The end of a dark launch is daily work.
-                    Class::Rollback | Class::Evacuation if !flow.is_targeted() => {
-                        notes.keep(key, moved.rise(), (flow, moved))
-                    }
-                    // What no DestinationRule defines is another rule's business.
-                    Class::Unknown
-                        if exceeds
-                            && !flow.is_targeted()
-                            && change.destinations.get(moved.destination).labels.is_some() =>
-                    {
-                        notes.keep(key, moved.rise(), (flow, moved))
-                    }
-                    _ => {}
-                }
-            }
-            if !alone && !flow.is_targeted() {
-                let (from, to) = all_canaries(flow);
-                if to > from
-                    && to * 100.0
-                        > step.limit(from * 100.0).max(from * 100.0 + step.max()) + TOLERANCE
-                {
-                    together.keep(
-                        (flow.protocol, after.is_own, after.route, 0),
-                        to - from,
-                        (flow, &flow.movements[0]),
-                    );
-                }
-            }
-        }
+        let steps = change.steps(&case.policy.spec().step);
         if change.is_partial {
             report.warning(FieldPath::spec(), PARTIAL.to_owned());
         }
-        for (flow, moved) in too_far.into_values().take(MOST_SAID) {
+        for (flow, moved) in steps.too_far.into_iter().take(MOST_SAID) {
             let message = refusal(case, change, flow, moved);
             report.shift(flow.path(moved.destination), message, rests_on(case, change, flow));
         }
-        for (flow, _) in together.into_values().take(MOST_SAID) {
+        for flow in steps.together.into_iter().take(MOST_SAID) {
             let Some(after) = &flow.after else { continue };
             let path = match after.is_own {
                 true => flow.protocol.path(after.route).field("route"),
@@ -114,44 +69,10 @@ impl Rule for CanaryStep {
             let message = together_refusal(case, change, flow);
             report.shift(path, message, rests_on(case, change, flow));
         }
-        for (flow, moved) in notes.into_values().take(MOST_SAID) {
+        for (flow, moved) in steps.notes.into_iter().take(MOST_SAID) {
             report.warning(flow.path(moved.destination), note(change, flow, moved));
         }
     }
-}
-
-/// A place in the new object or outside of it: protocol, whether it is in the object, route, destination.
-type Place = (Protocol, bool, usize, usize);
-
-/// Per place in the new object the finding with the largest rise.
-#[derive(Default)]
-struct Worst<'a>(BTreeMap<Place, Found<'a>>);
-
-struct Found<'a> {
-    rise: f64,
-    flow: &'a Flow,
-    moved: &'a Movement,
-}
-
-impl<'a> Worst<'a> {
-    fn keep(&mut self, place: Place, rise: f64, (flow, moved): (&'a Flow, &'a Movement)) {
-        let known = self.0.entry(place).or_insert(Found { rise, flow, moved });
-        if rise > known.rise + TOLERANCE {
-            *known = Found { rise, flow, moved };
-        }
-    }
-
-    fn into_values(self) -> impl Iterator<Item = (&'a Flow, &'a Movement)> {
-        self.0.into_values().map(|found| (found.flow, found.moved))
-    }
-}
-
-/// Whether a rise goes further than the policy lets a canary go.
-fn exceeds(step: &Step, flow: &Flow, after: &Side, moved: &Movement) -> bool {
-    let (from, to) = (moved.from * 100.0, moved.to * 100.0);
-    let is_off_ladder =
-        flow.before.is_some() && !step.is_rung(to) && after.share(moved.destination) > 0.0;
-    to > step.limit(from) + TOLERANCE || is_off_ladder
 }
 
 /// A step is refused only while somebody answers on the side that loses: were that side dead, the write would be the way out.
@@ -184,23 +105,6 @@ fn rests_on(case: &Case<'_>, change: &Change, flow: &Flow) -> Vec<Reference> {
         }
     }
     found
-}
-
-/// What all canaries of a route carry together, before and after: what the stable sides lose, they gain.
-fn all_canaries(flow: &Flow) -> (f64, f64) {
-    let rising =
-        flow.movements.iter().filter(|moved| moved.rises() && moved.class == Class::Canary);
-    let (from, to) =
-        rising.fold((0.0, 0.0), |(from, to), moved| (from + moved.from, to + moved.to));
-    let (Some(before), Some(after)) = (&flow.before, &flow.after) else { return (0.0, 0.0) };
-    // A canary that falls in favour of another one is no rise of all of them: only what a stable side gives up counts.
-    let falls = flow.movements.iter().filter(|moved| !moved.rises());
-    let heaviest = falls.max_by(|a, b| a.from.total_cmp(&b.from));
-    let given_up = heaviest.map_or(to - from, |stable| {
-        before.share(stable.destination).max(stable.from)
-            - after.share(stable.destination).max(stable.to)
-    });
-    (from, from + (to - from).min(given_up.max(0.0)))
 }
 
 fn refusal(case: &Case<'_>, change: &Change, flow: &Flow, moved: &Movement) -> String {
@@ -290,7 +194,7 @@ fn reached_through_others(after: &Side, moved: &Movement) -> f64 {
 }
 
 fn together_refusal(case: &Case<'_>, change: &Change, flow: &Flow) -> String {
-    let (from, to) = all_canaries(flow);
+    let (from, to) = flow.canaries();
     let canaries =
         flow.movements.iter().filter(|moved| moved.rises() && moved.class == Class::Canary);
     let canaries =

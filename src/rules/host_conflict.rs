@@ -67,22 +67,28 @@ fn check_hosts(case: &Case<'_>, report: &mut Report<'_>) {
     let routing = changed.routing();
     let gateways = spec.gateways.iter().map(|gateway| full_gateway(gateway, namespace));
     let gateways = gateways.filter(|gateway| gateway != "mesh").collect::<BTreeSet<_>>();
+    let named = spec.export_to.iter().filter(|to| !matches!(to.as_str(), "*" | "." | "~"));
+    let mut mesh = vec![Client::in_namespace(namespace), Client::anywhere()];
+    mesh.extend(named.map(|name| Client::in_namespace(name)));
     for (at, written) in spec.hosts.iter().enumerate() {
         let host = case.resolve(written);
         let path = || FieldPath::spec().field("hosts").index(at);
-        let mesh = [Client::in_namespace(namespace), Client::anywhere()];
         let before = mesh.iter().filter(|_| spec.is_for_mesh()).find_map(|client| {
             let tried = routing.virtual_services(&host, client);
             let first = *routing.in_force(&host, client, Protocol::Http, None).first()?;
             let is_hidden = tried.iter().any(|own| std::ptr::eq(*own, case.object))
                 && !std::ptr::eq(first, case.object)
                 && leaves_a_route(spec, client, namespace);
-            is_hidden.then_some(first)
+            is_hidden.then_some((first, client))
         });
-        if let Some(other) = before {
+        if let Some((other, client)) = before {
+            let whose = match spec.export_to.contains(&client.namespace) {
+                true => format!("for clients in {}", client.namespace),
+                false => "in the mesh".to_owned(),
+            };
             let name = format!("{}/{}", other.metadata.namespace, other.metadata.name);
             let message = format!(
-                "VirtualService {name} is in force for {written} in the mesh, because it is {}: these routes are never tried there\n  Passes: these routes in {name}, or {name} without the host {written}.",
+                "VirtualService {name} is in force for {written} {whose}, because it is {}: these routes are never tried there\n  Passes: these routes in {name}, or {name} without the host {written}.",
                 why_first(other, case)
             );
             report.advice(Gravity::WarnOnly, path(), message, format!("behind {name} {host}"), 0.0);

@@ -17,6 +17,9 @@ use crate::world::Kind;
 /// the hash. So a user with a cookie changes between the versions from request to request, and what the application keeps per
 /// user on a pod is lost each time. Only a route in front that matches a cookie or a header keeps a user on a version.
 ///
+/// Only http routes are asked: with tcp and tls routes the weights pick once for each connection, which stays where it is as long as
+/// it lasts.
+///
 /// Not warned about: a route to a single destination; a split with such a route in front; and a split between destinations that
 /// the stored object split already.
 ///

@@ -5,7 +5,7 @@ use serde::Deserialize;
 
 use crate::istio::{Arrival, Condition, Host, Protocol, Reading, Route, RouteMatch};
 use crate::policy::words::list;
-use crate::policy::{Action, Case, Gravity, Report, Rule, Stage, fractions};
+use crate::policy::{Action, Case, Gravity, Report, Rule, Stage, fractions, thing};
 
 /// What is hidden behind a header at a gateway is not hidden.
 ///
@@ -15,8 +15,8 @@ use crate::policy::{Action, Case, Gravity, Report, Rule, Stage, fractions};
 /// reach a version that is meant for testers only, as soon as the name of the header is known.
 ///
 /// Not warned about: routes in the mesh; versions that the public reaches by another route, too; claims of a verified token
-/// (`@request.auth.claims...`), which a client cannot make up; hosts that only this route sends to, such as the version of an
-/// API; and what the stored object had already.
+/// (`@request.auth.claims...`), which a client cannot make up; Services of which the public reaches no version, such as another
+/// application; and what the stored object had already.
 ///
 /// Warned about: with `gateways: [edge]`, `match: [{headers: {x-beta: {exact: "1"}}}]` to v2 while all others get v1.
 ///
@@ -44,11 +44,13 @@ impl Rule for SpoofableHeader {
         };
         let public = spec.http.iter().filter(is_public).flat_map(|route| places(case, route));
         let public = public.collect::<BTreeSet<_>>();
-        let hosts = public.iter().map(|(host, _)| host).collect::<BTreeSet<_>>();
+        // A version may be a subset of the same host or a Service of its own.
+        let domain = &case.world.mesh().domain;
+        let things = public.iter().map(|(host, _)| thing(host, domain)).collect::<BTreeSet<_>>();
         for (index, route) in spec.http.iter().enumerate() {
-            let hidden = places(case, route)
-                .into_iter()
-                .filter(|place| !public.contains(place) && hosts.contains(&place.0));
+            let hidden = places(case, route).into_iter().filter(|place| {
+                !public.contains(place) && things.contains(&thing(&place.0, domain))
+            });
             let hidden = hidden.collect::<Vec<_>>();
             if hidden.is_empty() {
                 continue;

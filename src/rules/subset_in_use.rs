@@ -6,8 +6,8 @@ use serde::Deserialize;
 use crate::istio::{DestinationRule, FieldPath, Host, VirtualService};
 use crate::policy::words::{counted, label_map, list, number, percent};
 use crate::policy::{
-    Action, Class, Definition, Flow, Gravity, Movement, Redefinition, Reference, Relabelled,
-    Report, Rule, Shift, Stage, Use,
+    Action, Class, Definition, Destination, Flow, Gravity, Movement, Redefinition, Reference,
+    Relabelled, Report, Rule, Shift, Stage, Steps, Use,
 };
 use crate::world::{ANY_NAMESPACE, Client, HostKind, Kind};
 
@@ -25,6 +25,8 @@ use crate::world::{ANY_NAMESPACE, Client, HostKind, Kind};
 ///
 /// A subset that keeps its name and selects other pods moves its share although no VirtualService changes: what a canary gets
 /// that way is measured by the steps of `canary-step`, and the way back to the older pods is always open.
+///
+/// A mirror whose subset goes is a warning: only copies are lost.
 ///
 /// Never refused: a subset that no route gives a share; what was missing or dead before; a host without a ready endpoint; new
 /// subsets; the deletion of a rule while another one defines the same subsets. A mere warning: a dry run, whose other objects
@@ -56,12 +58,12 @@ impl Rule for SubsetInUse {
 
     fn check_definition(&self, case: &Definition<'_>, report: &mut Report<'_>) {
         let mut lost: Vec<Vec<&Use<'_>>> = Vec::new();
-        for own in &case.redefinition.uses {
-            let is_lost = match (&own.before, &own.after) {
-                (_, None) => true,
-                (Some(_), Some(after)) => after.is_dead(),
-                (None, Some(_)) => false,
-            };
+        let is_lost = |own: &&Use<'_>| match (&own.before, &own.after) {
+            (_, None) => true,
+            (Some(_), Some(after)) => after.is_dead(),
+            (None, Some(_)) => false,
+        };
+        for own in case.redefinition.uses.iter().filter(is_lost) {
             // What one VirtualService loses for one reason is one finding.
             let same = |known: &&mut Vec<&Use<'_>>| {
                 let known = known[0];
@@ -70,12 +72,12 @@ impl Rule for SubsetInUse {
                     && known.client == own.client
                     && known.before.is_some() == own.before.is_some()
                     && known.after.is_some() == own.after.is_some()
+                    && known.is_mirror == own.is_mirror
                     && gravity(known) == gravity(own)
             };
-            match lost.iter_mut().filter(|_| is_lost).find(same) {
+            match lost.iter_mut().find(same) {
                 Some(known) => known.push(own),
-                None if is_lost => lost.push(vec![own]),
-                None => {}
+                None => lost.push(vec![own]),
             }
         }
         for own in lost {
@@ -90,47 +92,67 @@ impl Rule for SubsetInUse {
     }
 }
 
-/// A rise that no VirtualService shows.
+/// Too large a rise that no VirtualService shows.
 struct Rise<'a> {
     shift: &'a Shift<'a>,
     flow: &'a Flow,
-    moved: &'a Movement,
+    /// Whose rise it is; several where only all canaries together go too far.
+    moved: Vec<&'a Movement>,
+    /// How many VirtualServices it is so for.
     objects: u32,
 }
 
+impl Rise<'_> {
+    fn size(&self) -> f64 {
+        self.moved.iter().map(|moved| moved.rise()).sum()
+    }
+
+    /// Whether it may cost the writer anything.
+    fn is_refused(&self) -> bool {
+        self.moved.iter().all(|moved| moved.class == Class::Canary)
+            && self.shift.gravity == Gravity::Full
+    }
+
+    fn destinations(&self) -> impl Iterator<Item = &Destination> {
+        let destinations = &self.shift.change.destinations;
+        self.moved.iter().map(|moved| destinations.get(moved.destination))
+    }
+}
+
+/// Measures what moves by the steps of `canary-step`; of those to the same pods the largest is said.
 fn check_shifts(case: &Definition<'_>, report: &mut Report<'_>) {
-    /// Floating point leaves this much over, in points.
-    const TOLERANCE: f64 = 1e-6;
-    let step = &case.policy.spec().step;
-    let mut worst: BTreeMap<(bool, &str), Rise<'_>> = BTreeMap::new();
+    let mut worst: BTreeMap<(bool, Vec<&str>), Rise<'_>> = BTreeMap::new();
     for shift in &case.redefinition.shifts {
+        let Steps { too_far, together, notes } = shift.change.steps(&case.policy.spec().step);
+        let alone = too_far.into_iter().chain(notes).map(|(flow, moved)| (flow, vec![moved]));
+        let is_canary = |moved: &&Movement| moved.rises() && moved.class == Class::Canary;
+        let together = together
+            .into_iter()
+            .map(|flow| (flow, flow.movements.iter().filter(is_canary).collect()));
         let mut counted = BTreeSet::new();
-        for (flow, moved) in shift.change.movements() {
-            let exceeds = moved.to * 100.0 > step.limit(moved.from * 100.0) + TOLERANCE;
-            if !moved.rises() || !exceeds || flow.is_targeted() {
-                continue;
-            }
-            let is_refused = moved.class == Class::Canary && shift.gravity == Gravity::Full;
-            let label = shift.change.destinations.get(moved.destination).label.as_str();
-            let key = (is_refused, label);
-            let is_first = u32::from(counted.insert(key));
-            let known = worst.entry(key).or_insert(Rise { shift, flow, moved, objects: 0 });
-            known.objects += is_first;
-            if moved.rise() > known.moved.rise() {
-                *known = Rise { shift, flow, moved, objects: known.objects };
+        for (flow, moved) in alone.chain(together) {
+            let mut rise = Rise { shift, flow, moved, objects: 0 };
+            let destinations = &shift.change.destinations;
+            let labels = rise.moved.iter();
+            let labels =
+                labels.map(|own| destinations.get(own.destination).label.as_str()).collect();
+            let key = (rise.is_refused(), labels);
+            let is_first = counted.insert(key.clone());
+            let known = worst.get(&key);
+            rise.objects = known.map_or(0, |known| known.objects) + u32::from(is_first);
+            match worst.get_mut(&key) {
+                Some(known) if known.size() >= rise.size() => known.objects = rise.objects,
+                _ => drop(worst.insert(key, rise)),
             }
         }
     }
     for rise in worst.into_values() {
-        let Rise { shift, moved, .. } = rise;
-        let to = shift.change.destinations.get(moved.destination);
+        let shift = rise.shift;
+        let Some(to) = rise.destinations().next() else { continue };
         let subset = shift.subsets.iter().find(|own| Some(own.after) == to.labels.as_ref());
         // Pods of another subset gain where this one selects them, too.
         let subset = subset.or_else(|| shift.subsets.iter().find(|own| own.host == to.host));
-        let gravity = match moved.class {
-            Class::Canary => shift.gravity,
-            _ => Gravity::WarnOnly,
-        };
+        let gravity = if rise.is_refused() { Gravity::Full } else { Gravity::WarnOnly };
         report.lookup(
             gravity,
             labels_path(case, subset.map(|own| own.subset)),
@@ -140,23 +162,26 @@ fn check_shifts(case: &Definition<'_>, report: &mut Report<'_>) {
     }
 }
 
-fn rise_message(
-    case: &Definition<'_>,
-    Rise { shift, flow, moved, objects }: &Rise<'_>,
-    subset: Option<&Relabelled<'_>>,
-) -> String {
-    let to = shift.change.destinations.get(moved.destination);
+fn rise_message(case: &Definition<'_>, rise: &Rise<'_>, subset: Option<&Relabelled<'_>>) -> String {
+    let Rise { shift, flow, moved, objects } = rise;
     let object = full_name(shift.object);
     let domain = &case.world.mesh().domain;
-    let host = to.host.short(&shift.object.metadata.namespace, domain);
-    let labels = to.labels.as_ref().map_or_else(|| to.subset.clone(), label_map);
-    let route = flow.after.as_ref().map(|after| flow.protocol.path(after.route));
-    let place = route.map_or(String::new(), |route| format!(" in {route}"));
+    let pods = rise.destinations().map(|to| {
+        let host = to.host.short(&shift.object.metadata.namespace, domain);
+        let labels = to.labels.as_ref().map_or_else(|| to.subset.clone(), label_map);
+        (host, labels)
+    });
+    let (hosts, labels): (Vec<_>, Vec<_>) = pods.unzip();
+    let (host, labels) = (hosts.first().copied().unwrap_or_default(), list(&labels));
+    let place = flow.after.as_ref().map(|after| flow.protocol.path(after.route));
+    let place = place.map_or(String::new(), |route| format!(" in {route}"));
     let more = match objects - 1 {
         0 => String::new(),
         more => format!(" (and {} like it)", counted(more, "other")),
     };
-    let (from, until) = (percent(moved.from), percent(moved.to));
+    let is_alone = moved.len() == 1;
+    let (from, to) = if is_alone { (moved[0].from, moved[0].to) } else { flow.canaries() };
+    let together = if is_alone { "" } else { " together" };
     let relabelled = subset.map_or(String::new(), |own| {
         format!(
             "\n  {} would select {}; it selected {}. No VirtualService shows this shift.",
@@ -166,24 +191,33 @@ fn rise_message(
         )
     });
     let head = format!(
-        "pods of {host} with {labels} would go from {from} to {until} of what VirtualService {object}{more} routes{place}"
+        "pods of {host} with {labels} would{together} go from {} to {} of what VirtualService {object}{more} routes{place}",
+        percent(from),
+        percent(to)
     );
-    match moved.class {
+    let why = match moved[0].class {
         Class::Canary => {
-            let limit = case.policy.limit_in_words(moved.from * 100.0);
-            let most = case.policy.spec().step.limit(moved.from * 100.0);
-            format!(
-                "{head} in one write; {limit}{relabelled}\n  Passes: a subset of its own for {labels}; VirtualService {object} may then give it up to {} %.",
-                number(most.floor())
-            )
+            let step = &case.policy.spec().step;
+            let limit = case.policy.limit_in_words(from * 100.0);
+            let most = match is_alone {
+                true => step.limit(from * 100.0),
+                false => (from * 100.0 + step.max()).min(100.0),
+            };
+            let most = number(most.floor());
+            let (subset, most) = match (is_alone, step.ladder.is_empty()) {
+                (true, true) => ("a subset of its own", format!("it up to {most} %")),
+                (true, false) => ("a subset of its own", format!("it {most} %, the next rung")),
+                (false, _) => ("subsets of their own", format!("them up to {most} % together")),
+            };
+            return format!(
+                "{head} in one write; {limit}{relabelled}\n  Passes: {subset} for {labels}; VirtualService {object} may then give {most}."
+            );
         }
-        Class::Stable | Class::Rollback => {
-            format!(
-                "{head}: taken as a rollback, because they were there before the others{relabelled}"
-            )
-        }
-        _ => format!("{head}; nobody can say which side is the stable one{relabelled}"),
-    }
+        Class::Rollback => ": taken as a rollback, because they were there before the others",
+        Class::Evacuation => ": taken as an evacuation, because nobody answers where they went",
+        _ => "; nobody can say which side is the stable one",
+    };
+    format!("{head}{why}{relabelled}")
 }
 
 fn gravity(own: &Use<'_>) -> Gravity {
@@ -193,7 +227,7 @@ fn gravity(own: &Use<'_>) -> Gravity {
 fn message(case: &Definition<'_>, lost: &[&Use<'_>]) -> String {
     let own = lost[0];
     let mut who = clients(&own.client);
-    if own.gravity == Gravity::WarnOnly && !case.review.dry_run {
+    if own.gravity == Gravity::WarnOnly && !case.review.dry_run && !own.is_mirror {
         who.push_str(", of which no pod runs now,");
     }
     let more = match others(lost) {
@@ -201,21 +235,23 @@ fn message(case: &Definition<'_>, lost: &[&Use<'_>]) -> String {
         1 => " (another one uses the same)".to_owned(),
         more => format!(" ({more} others use the same)"),
     };
-    let whose = format!("VirtualService {} sends {}{more}", object(own), shares(case, lost));
+    let sends = if own.is_mirror { "mirrors" } else { "sends" };
+    let whose =
+        format!("VirtualService {} {sends} {}{more}", full_name(own.object), shares(case, lost));
+    let loss = match (own.is_mirror, own.is_live) {
+        (true, _) => ": the copies would be lost",
+        (false, true) => " and get 503",
+        (false, false) => ", and nobody answers there now",
+    };
     let what = match (&own.before, &own.after) {
         (None, None) => {
-            format!("{whose}; {who} find no such subset: 503 before this write and after it")
+            let now = if own.is_mirror { "," } else { ": 503" };
+            format!("{whose}; {who} find no such subset{now} before this write and after it")
         }
-        (Some(_), None) if own.is_live => {
-            format!("{whose}; {who} would find no such subset any more and get 503")
-        }
-        (Some(_), None) => {
-            format!(
-                "{whose}; {who} would find no such subset any more, and nobody answers there now"
-            )
-        }
+        (Some(_), None) => format!("{whose}; {who} would find no such subset any more{loss}"),
         (Some(_), Some(_)) if own.is_live => {
-            format!("{whose}, which would select no ready pod any more: 503 for that share")
+            let loss = if own.is_mirror { loss } else { ": 503 for that share" };
+            format!("{whose}, which would select no ready pod any more{loss}")
         }
         _ => format!("{whose}, which selects no ready pod, before this write and after it"),
     };
@@ -265,8 +301,8 @@ fn found_instead(case: &Definition<'_>, lost: &[&Use<'_>]) -> String {
     let names =
         |rules: &[&DestinationRule]| list(&rules.iter().map(|rule| full(rule)).collect::<Vec<_>>());
     let now = rule.rules().collect::<Vec<_>>();
-    let gone = was.into_iter().flat_map(|was| was.rules()).collect::<Vec<_>>();
-    let gone = gone.into_iter().filter(|old| !now.iter().any(|new| full(new) == full(old)));
+    let gone = was.into_iter().flat_map(|was| was.rules());
+    let gone = gone.filter(|old| !now.iter().any(|new| full(new) == full(old)));
     let gone = gone.collect::<Vec<_>>();
     let defined = rule.subsets().map(|subset| subset.name.clone()).collect::<Vec<_>>();
     let what = if defined.is_empty() { "no subset".to_owned() } else { list(&defined) };
@@ -274,7 +310,7 @@ fn found_instead(case: &Definition<'_>, lost: &[&Use<'_>]) -> String {
     let instead = if gone.is_empty() || own.before.is_none() {
         String::new()
     } else {
-        format!(" instead of {}", names(&gone))
+        format!(", instead of {}", names(&gone))
     };
     let split = now.iter().any(|new| {
         gone.iter().any(|old| {
@@ -289,25 +325,24 @@ fn found_instead(case: &Definition<'_>, lost: &[&Use<'_>]) -> String {
     } else {
         ""
     };
-    let which = if instead.is_empty() {
-        format!(", which {verb} {what}")
-    } else {
-        format!(", which {verb} {what},{instead}")
-    };
-    format!("They would use {}{which}.{why}", names(&now))
+    format!("They would use {}, which {verb} {what}{instead}.{why}", names(&now))
 }
 
 fn next(case: &Definition<'_>, lost: &[&Use<'_>]) -> String {
     let own = lost[0];
     let subsets = list(&lost.iter().map(|own| own.subset.to_owned()).collect::<Vec<_>>());
-    let object = object(own);
-    let verb = if others(lost) == 0 { "gives" } else { "give" };
+    let object = full_name(own.object);
     let all = match others(lost) {
         0 => String::new(),
         1 => " and the other one".to_owned(),
         more => format!(" and the {more} others"),
     };
-    let route = format!("once VirtualService {object}{all} {verb} {subsets} no share");
+    let route = match (own.is_mirror, others(lost)) {
+        (true, 0) => format!("once VirtualService {object} mirrors nothing to {subsets}"),
+        (true, _) => format!("once VirtualService {object}{all} mirror nothing to {subsets}"),
+        (false, 0) => format!("once VirtualService {object} gives {subsets} no share"),
+        (false, _) => format!("once VirtualService {object}{all} give {subsets} no share"),
+    };
     let labelled = lost.iter().filter_map(|own| {
         Some(format!("{} ({})", own.subset, label_map(own.before.as_ref()?.labels)))
     });
@@ -366,10 +401,6 @@ fn is_for_same_host(case: &Definition<'_>) -> bool {
     old.zip(*new).is_none_or(|(old, new)| host(old) == host(new))
 }
 
-fn object(own: &Use<'_>) -> String {
-    full_name(own.object)
-}
-
 fn full_name(object: &VirtualService) -> String {
     format!("{}/{}", object.metadata.namespace, object.metadata.name)
 }
@@ -413,10 +444,11 @@ fn full(rule: &DestinationRule) -> String {
 /// whether pods answer in this very second is the least of it.
 fn rests_on_rules(case: &Definition<'_>, own: &Use<'_>) -> Vec<Reference> {
     let mut found = vec![routes_of(own.object)];
+    let host = target(case, &own.host);
     let mut namespaces = vec![
         case.review.namespace.as_str(),
         own.client.namespace.as_str(),
-        case.world.host_namespace(&own.host).unwrap_or_default(),
+        case.world.host_namespace(&host).unwrap_or_default(),
         case.world.mesh().root_namespace.as_str(),
     ];
     namespaces.retain(|namespace| *namespace != ANY_NAMESPACE);
@@ -427,7 +459,7 @@ fn rests_on_rules(case: &Definition<'_>, own: &Use<'_>) -> Vec<Reference> {
             .into_iter()
             .map(|namespace| Reference::DestinationRules { namespace: namespace.to_owned() }),
     );
-    match case.world.host(&own.host) {
+    match case.world.host(&host) {
         Some(HostKind::Service(service)) => found.push(Reference::Service {
             namespace: service.namespace.clone(),
             name: service.name.clone(),
@@ -440,7 +472,7 @@ fn rests_on_rules(case: &Definition<'_>, own: &Use<'_>) -> Vec<Reference> {
 
 /// The share, and the pods on both sides; what the labels are, the write says itself.
 fn rests_on_pods(case: &Definition<'_>, object: &VirtualService, host: &Host) -> Vec<Reference> {
-    let pods = match case.world.host(host) {
+    let pods = match case.world.host(&target(case, host)) {
         Some(HostKind::Service(service)) => Reference::Endpoints {
             namespace: service.namespace.clone(),
             service: service.name.clone(),
@@ -448,6 +480,11 @@ fn rests_on_pods(case: &Definition<'_>, object: &VirtualService, host: &Host) ->
         _ => Reference::ServiceEntries,
     };
     vec![routes_of(object), pods]
+}
+
+/// The host whose DestinationRules count: what an ExternalName Service stands for, else the host itself.
+fn target(case: &Definition<'_>, host: &Host) -> Host {
+    case.world.alias_target(host).unwrap_or_else(|| host.clone())
 }
 
 fn routes_of(object: &VirtualService) -> Reference {

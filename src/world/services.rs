@@ -1,12 +1,12 @@
 //! Services, their ports and their names.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 
 use super::pods::{PodSlot, Pods};
 use super::table::Table;
 use super::{Client, World};
-use crate::istio::{Host, ServiceEntry};
+use crate::istio::{Host, ServiceEntry, host_covers};
 
 /// The parts of a Service that a verdict reads.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -87,16 +87,41 @@ pub(super) struct Services {
     slices: Table<HashMap<String, Slice>>,
     /// The Service of each slice.
     owners: Table<String>,
+    /// Namespace and name of the Services of `type: ExternalName`, by the host that they stand for.
+    aliases: HashMap<String, BTreeSet<(String, String)>>,
 }
 
 impl Services {
     pub(super) fn apply(&mut self, service: Service) {
         let (namespace, name) = (service.namespace.clone(), service.name.clone());
+        self.delete(&namespace, &name);
+        if let Some(target) = &service.external_name {
+            let of_target = self.aliases.entry(target.clone()).or_default();
+            of_target.insert((namespace.clone(), name.clone()));
+        }
         self.services.insert(&namespace, &name, service);
     }
 
     pub(super) fn delete(&mut self, namespace: &str, name: &str) {
-        self.services.remove(namespace, name);
+        let old = self.services.remove(namespace, name);
+        let Some(target) = old.and_then(|old| old.external_name) else { return };
+        let Some(of_target) = self.aliases.get_mut(&target) else { return };
+        of_target.remove(&(namespace.to_owned(), name.to_owned()));
+        if of_target.is_empty() {
+            self.aliases.remove(&target);
+        }
+    }
+
+    /// Namespace and name of the Services that stand for `host`, or for one that the wildcard `host` covers; in no order.
+    pub(super) fn aliases_of<'a>(
+        &'a self,
+        host: &'a str,
+    ) -> Box<dyn Iterator<Item = &'a (String, String)> + 'a> {
+        if !host.starts_with('*') {
+            return Box::new(self.aliases.get(host).into_iter().flatten());
+        }
+        let covered = self.aliases.iter().filter(move |(target, _)| host_covers(host, target));
+        Box::new(covered.flat_map(|(_, names)| names))
     }
 
     pub(super) fn get(&self, namespace: &str, name: &str) -> Option<&Service> {

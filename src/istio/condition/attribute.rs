@@ -38,6 +38,14 @@ impl Test {
         }
     }
 
+    /// Of a path, where a bare `*` asks for nothing special: it is no RE2 expression, and no path satisfies it.
+    pub(super) fn of_path(value: &StringMatch, folds_case: bool) -> Self {
+        match value {
+            StringMatch::Regex(regex) => Self::Regex(regex.clone()),
+            value => Self::of(Some(value), folds_case),
+        }
+    }
+
     pub(super) fn any_of(values: &[String]) -> Self {
         Self::AnyOf(values.iter().cloned().collect())
     }

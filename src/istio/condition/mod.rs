@@ -148,7 +148,7 @@ impl Condition {
     pub fn of(alternative: &RouteMatch, arrival: &Arrival<'_>, reading: Reading) -> Option<Self> {
         let mut parts = Vec::new();
         if let Some(uri) = &alternative.uri {
-            let test = Test::of(Some(uri), alternative.ignore_uri_case);
+            let test = Test::of_path(uri, alternative.ignore_uri_case);
             let takes_any = match reading {
                 Reading::Usual => test.takes_any_path(),
                 Reading::Strict => test.ends_the_list(),

@@ -16,6 +16,8 @@ fn what_every_request_satisfies_is_a_catch_all() {
         ("{uri: {prefix: /}}", true),
         ("{uri: {regex: .*}}", true),
         ("{uri: {regex: /.*}}", true),
+        ("{uri: {regex: '*'}}", false),
+        ("{method: {regex: '*'}}", true),
         ("{gateways: [mesh, edge]}", true),
         ("{gateways: [mesh, shop/edge, more]}", true),
         ("{gateways: [mesh]}", false),

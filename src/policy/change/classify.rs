@@ -268,7 +268,8 @@ impl<'a> Weighing<'a> {
         let own = self.destinations.get(at);
         let takes_over = if had > NOTHING { Class::Stable } else { Class::Rollback };
         let is_unmeasured = |mixture| {
-            own.labels.is_none() || own.endpoints.is_none() || self.relations.is_dead(mixture)
+            let is_unknown = own.endpoints.as_ref().is_none_or(|own| own.unknown_ready > 0);
+            own.labels.is_none() || is_unknown || self.relations.is_dead(mixture)
         };
         if self.mixture.is_some_and(is_unmeasured) {
             // Nobody knows how much of plain routing reaches what nobody has defined, or what has no endpoint.

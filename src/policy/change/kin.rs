@@ -123,12 +123,8 @@ fn is_alive(own: &Destination) -> bool {
 fn things(all: &[&Destination], domain: &str) -> Vec<usize> {
     let mut numbers: HashMap<(String, String), usize> = HashMap::new();
     let mut number = |own: &&Destination| {
-        let key = match own.host.service(domain) {
-            Some((name, namespace)) => (names::stem(name), namespace.to_owned()),
-            None => (own.host.as_str().to_owned(), String::new()),
-        };
         let next = numbers.len();
-        *numbers.entry(key).or_insert(next)
+        *numbers.entry(names::thing(&own.host, domain)).or_insert(next)
     };
     all.iter().map(&mut number).collect()
 }

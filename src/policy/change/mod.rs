@@ -13,6 +13,7 @@ mod destinations;
 mod kin;
 mod relabelled;
 mod shares;
+mod steps;
 mod table;
 
 pub use carried::Carried;
@@ -21,6 +22,7 @@ pub use clients::{Asked, Clients, Why};
 pub use destinations::{Destination, Destinations};
 pub use relabelled::Relabelled;
 pub use shares::{Share, Shares, fractions};
+pub use steps::Steps;
 
 pub(super) use clients::users;
 pub(super) use relabelled::relabelled;
