@@ -118,7 +118,8 @@ fn check_hosts(case: &Case<'_>, report: &mut Report<'_>) {
 /// Whether any http route is one for this client.
 fn leaves_a_route(spec: &VirtualServiceSpec, client: &Client, namespace: &str) -> bool {
     spec.http.iter().any(|route| {
-        route.r#match.is_empty() || route.r#match.iter().any(|own| client.meets(own, namespace))
+        route.r#match.is_empty()
+            || route.r#match.iter().any(|own| client.meets(Protocol::Http, own, namespace))
     })
 }
 
