@@ -72,6 +72,6 @@ fn labels_under_a_live_share_move_back_but_not_forth(stage: &Stage) -> Result {
 fn a_deleted_route_is_warned_about(stage: &Stage) -> Result {
     let app = App::serving(stage.namespace("warned")?, &[("v1", 100)])?;
     let answer = app.kubectl.run(&["delete", "virtualservices.networking.istio.io", "reviews"])?;
-    answer.warned(&["vs-in-use", "all ready pods alike"])?;
+    answer.warned(&["vs-in-use", "its requests go to all ready pods"])?;
     Ok(())
 }
