@@ -89,7 +89,9 @@ fn holds(block: &Value, request: &Request) -> bool {
         }
     }
     let folds = block["ignoreUriCase"] == true;
-    if !block["uri"].is_null() && !says(&block["uri"], request.path, folds) {
+    // Of any other attribute a bare `*` asks for presence; of a path it is an expression that RE2 does not take.
+    let is_no_expression = block["uri"]["regex"] == "*";
+    if !block["uri"].is_null() && (is_no_expression || !says(&block["uri"], request.path, folds)) {
         return false;
     }
     if !block["method"].is_null() && !says(&block["method"], request.method, false) {
