@@ -1,6 +1,6 @@
 //! How istiod merges the DestinationRules of a namespace for one host.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::Mesh;
@@ -26,7 +26,12 @@ pub(super) struct Entry {
     export_to: BTreeSet<String>,
     /// In the order in which they were merged; never empty.
     pub(super) rules: Vec<Arc<DestinationRule>>,
+    /// Where a subset stands: which rule, and its place there. Empty where there are so few that looking at each is faster.
+    places: HashMap<String, (usize, usize)>,
 }
+
+/// So many subsets are looked at one after the other.
+const FEW_SUBSETS: usize = 16;
 
 impl HostRules {
     /// Sorts and merges; `written` may come in any order.
@@ -62,6 +67,8 @@ impl HostRules {
                 add(&mut merged.root_local);
             }
         }
+        let Self { local, exported, root_local, .. } = &mut merged;
+        [local, exported, root_local].into_iter().flatten().for_each(Entry::index);
         Self { written, ..merged }
     }
 }
@@ -98,11 +105,25 @@ fn merge(
         entry.rules.push(Arc::clone(rule));
     }
     if stands_alone {
-        entries.push(Entry { export_to: export_to.clone(), rules: vec![Arc::clone(rule)] });
+        let rules = vec![Arc::clone(rule)];
+        entries.push(Entry { export_to: export_to.clone(), rules, places: HashMap::new() });
     }
 }
 
 impl Entry {
+    /// Makes look-ups of its subsets fast where it has many.
+    fn index(&mut self) {
+        let count = self.rules.iter().map(|rule| rule.spec.subsets.len()).sum::<usize>();
+        if count <= FEW_SUBSETS {
+            return;
+        }
+        for (rule, own) in self.rules.iter().enumerate() {
+            for (at, subset) in own.spec.subsets.iter().enumerate() {
+                self.places.entry(subset.name.clone()).or_insert((rule, at));
+            }
+        }
+    }
+
     pub(super) fn selector(&self) -> Option<&WorkloadSelector> {
         self.rules.first()?.spec.workload_selector.as_ref()
     }
@@ -118,45 +139,51 @@ impl Entry {
 /// What a client uses for a host: one DestinationRule, or several of one namespace that act as one.
 #[derive(Debug, Clone, Copy)]
 pub struct EffectiveRule<'a> {
-    rules: &'a [Arc<DestinationRule>],
+    entry: &'a Entry,
 }
 
 impl<'a> EffectiveRule<'a> {
     pub(super) fn of(entry: &'a Entry) -> Self {
-        Self { rules: &entry.rules }
+        Self { entry }
     }
 
     /// The DestinationRules that it is made of, in the order in which Istio merged them: what an earlier one says counts.
     pub fn rules(self) -> impl DoubleEndedIterator<Item = &'a DestinationRule> + ExactSizeIterator {
-        self.rules.iter().map(Arc::as_ref)
+        self.entry.rules.iter().map(Arc::as_ref)
     }
 
     /// Their namespace.
     pub fn namespace(self) -> &'a str {
-        self.rules.first().map_or("", |rule| &rule.metadata.namespace)
+        self.entry.rules.first().map_or("", |rule| &rule.metadata.namespace)
     }
 
     /// The client pods it is for; `None` for all of those that see it.
     pub fn selector(self) -> Option<&'a WorkloadSelector> {
-        self.rules.first()?.spec.workload_selector.as_ref()
+        self.entry.selector()
     }
 
     /// Its subsets, each name once: the first rule that defines it wins.
     pub fn subsets(self) -> impl Iterator<Item = &'a Subset> {
-        let all = self.rules.iter().flat_map(|rule| &rule.spec.subsets);
+        let all = self.entry.rules.iter().flat_map(|rule| &rule.spec.subsets);
         let mut seen = BTreeSet::new();
         all.filter(move |subset| seen.insert(subset.name.as_str()))
     }
 
     /// The subset of this name.
     pub fn subset(self, name: &str) -> Option<&'a Subset> {
-        self.rules.iter().flat_map(|rule| &rule.spec.subsets).find(|subset| subset.name == name)
+        let Entry { rules, places, .. } = self.entry;
+        if places.is_empty() {
+            let mut all = rules.iter().flat_map(|rule| &rule.spec.subsets);
+            return all.find(|subset| subset.name == name);
+        }
+        let &(rule, at) = places.get(name)?;
+        rules[rule].spec.subsets.get(at)
     }
 
     /// The traffic policy for a subset (empty for the whole host) and one of the host's ports: of the rules the first one that has
     /// any, and what the subset says over it.
     pub fn policy(self, subset: &str, port: Option<i64>) -> PolicyInForce<'a> {
-        let rule = self.rules.iter().find_map(|rule| rule.spec.traffic_policy.as_ref());
+        let rule = self.entry.rules.iter().find_map(|rule| rule.spec.traffic_policy.as_ref());
         let subset = self.subset(subset).and_then(|subset| subset.traffic_policy.as_ref());
         PolicyInForce::of(rule, subset, port)
     }

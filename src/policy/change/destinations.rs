@@ -1,12 +1,14 @@
 //! The destinations of a write, each once, with what the cluster knows of them.
 
+use std::cell::RefCell;
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
-use crate::istio::{self, Host, Location};
+use crate::istio::{self, Host, Location, Subset};
 use crate::policy::names::{self, Role, Version};
 use crate::policy::settings::Roles;
-use crate::world::{Age, Client, Endpoints, HostKind, World};
+use crate::world::{Age, Client, EffectiveRule, Endpoints, HostKind, World};
 
 /// A destination of the old or the new object, and what is known of it.
 #[derive(Debug, Clone)]
@@ -29,8 +31,10 @@ pub struct Destination {
     pub role: Option<Role>,
     /// Whether only the host's name says the role.
     is_role_of_host: bool,
+    /// The number of its host: equal for equal hosts.
+    pub host_number: usize,
     /// The namespace of the host's Service.
-    namespace: Option<String>,
+    namespace: Option<Arc<str>>,
     age: Age,
     version: Option<Version>,
 }
@@ -89,18 +93,57 @@ impl Destination {
 #[derive(Debug, Default)]
 pub struct Destinations {
     all: Vec<Destination>,
-    hosts: HashMap<Host, OfHost>,
+    hosts: Vec<OfHost>,
+    numbers: HashMap<Host, usize>,
+    /// The numbers of hosts as they are written, for each namespace in which they are completed.
+    written: Vec<(String, HashMap<String, usize>)>,
 }
 
-/// The destinations of one host.
-#[derive(Debug, Default)]
+/// A host, what it says of all of its destinations, and which these are.
+#[derive(Debug)]
 struct OfHost {
+    host: Host,
+    /// As people say it in the namespace of the object under review.
+    short: String,
+    /// The Service's name, or the whole host.
+    name: String,
+    namespace: Option<Arc<str>>,
+    /// What its name says.
+    role: Option<Role>,
+    is_known: bool,
+    is_external: bool,
     /// By subset and port as written.
     written: HashMap<String, Vec<(Option<i64>, usize)>>,
     /// By the labels that they select by; those that differ in the endpoints of a port stand side by side.
     selecting: HashMap<BTreeMap<String, String>, Vec<usize>>,
     /// How many of them differ in more than the port.
     subsets: usize,
+}
+
+impl OfHost {
+    fn new(host: Host, context: &Context<'_>) -> Self {
+        let domain = &context.world.mesh().domain;
+        let known = context.world.host(&host);
+        let service = host.service(domain);
+        let name = service.map_or(host.as_str(), |(name, _)| name);
+        Self {
+            short: host.short(context.namespace, domain).to_owned(),
+            name: name.to_owned(),
+            namespace: service.map(|(_, at)| at.into()),
+            role: names::role(name),
+            is_known: known.is_some(),
+            is_external: matches!(known, Some(HostKind::ServiceEntry(entry)) if entry.spec.location == Location::External),
+            written: HashMap::new(),
+            selecting: HashMap::new(),
+            subsets: 0,
+            host,
+        }
+    }
+
+    fn number_of(&self, subset: &str, port: Option<i64>) -> Option<usize> {
+        let mut ports = self.written.get(subset)?.iter();
+        ports.find(|(own, _)| *own == port).map(|(_, at)| *at)
+    }
 }
 
 impl Destinations {
@@ -111,7 +154,7 @@ impl Destinations {
         namespace: &str,
         context: &Context<'_>,
     ) -> usize {
-        let host = Host::resolve(&written.host, namespace, &context.world.mesh().domain);
+        let host = self.written_host(&written.host, namespace, context);
         self.add_on_port(host, &written.subset, written.port.number, context)
     }
 
@@ -122,31 +165,55 @@ impl Destinations {
         subset: &str,
         context: &Context<'_>,
     ) -> usize {
+        let host = self.host(host, context);
         self.add_on_port(host, subset, None, context)
+    }
+
+    /// The number of a host that an object of `namespace` names.
+    fn written_host(&mut self, written: &str, namespace: &str, context: &Context<'_>) -> usize {
+        let own = self.written.iter().position(|(own, _)| own == namespace);
+        let at = own.unwrap_or_else(|| {
+            self.written.push((namespace.to_owned(), HashMap::new()));
+            self.written.len() - 1
+        });
+        if let Some(number) = self.written[at].1.get(written) {
+            return *number;
+        }
+        let host = Host::resolve(written, namespace, &context.world.mesh().domain);
+        let number = self.host(host, context);
+        self.written[at].1.insert(written.to_owned(), number);
+        number
+    }
+
+    fn host(&mut self, host: Host, context: &Context<'_>) -> usize {
+        if let Some(number) = self.numbers.get(&host) {
+            return *number;
+        }
+        let number = self.hosts.len();
+        self.hosts.push(OfHost::new(host.clone(), context));
+        self.numbers.insert(host, number);
+        number
     }
 
     fn add_on_port(
         &mut self,
-        host: Host,
+        host: usize,
         subset: &str,
         port: Option<i64>,
         context: &Context<'_>,
     ) -> usize {
-        let of_host = self.hosts.get(&host);
-        let written = of_host.and_then(|own| own.written.get(subset));
-        if let Some((_, at)) = written.into_iter().flatten().find(|(own, _)| *own == port) {
-            return *at;
+        let own = &self.hosts[host];
+        if let Some(known) = own.number_of(subset, port) {
+            return known;
         }
-        let Context { world, clients, is_blind, .. } = *context;
         let labels = if subset.is_empty() {
             Some(BTreeMap::new())
-        } else if is_blind {
+        } else if context.is_blind {
             None
         } else {
-            let seen = clients.iter().find_map(|client| world.subset(&host, subset, client));
-            seen.map(|subset| subset.labels.clone())
+            context.subset(host, &own.host, subset).map(|subset| subset.labels.clone())
         };
-        self.add_selected(host, subset, port, labels, context)
+        self.add_to_host(host, subset, port, labels, context)
     }
 
     /// The number of the destination that selects by `labels`; `subset` is what tells its part and its version by name.
@@ -158,25 +225,36 @@ impl Destinations {
         labels: Option<BTreeMap<String, String>>,
         context: &Context<'_>,
     ) -> usize {
-        let Context { world, roles, namespace, is_blind, .. } = *context;
-        let of_host = self.hosts.get(&host);
-        let written = of_host.and_then(|own| own.written.get(subset));
+        let host = self.host(host, context);
+        self.add_to_host(host, subset, port, labels, context)
+    }
+
+    fn add_to_host(
+        &mut self,
+        host_number: usize,
+        subset: &str,
+        port: Option<i64>,
+        labels: Option<BTreeMap<String, String>>,
+        context: &Context<'_>,
+    ) -> usize {
+        let Context { world, roles, is_blind, .. } = *context;
+        let next = self.all.len();
+        let own = &mut self.hosts[host_number];
         let endpoints = match &labels {
-            Some(labels) if !is_blind => world.selected(&host, labels, port),
+            Some(labels) if !is_blind => world.selected(&own.host, labels, port),
             _ => None,
         };
         // Another port of the same Pods is the same destination; where fewer of them serve it, it is not.
         let same = match &labels {
-            Some(labels) => of_host
-                .and_then(|own| own.selecting.get(labels))
+            Some(labels) => own
+                .selecting
+                .get(labels)
                 .into_iter()
                 .flatten()
                 .find(|&&at| self.all[at].endpoints == endpoints)
                 .copied(),
-            None => written.into_iter().flatten().map(|(_, at)| *at).next(),
+            None => own.written.get(subset).and_then(|ports| ports.first()).map(|(_, at)| *at),
         };
-        let next = self.all.len();
-        let own = self.hosts.entry(host.clone()).or_default();
         let number = same.unwrap_or(next);
         let ports = own.written.entry(subset.to_owned()).or_default();
         ports.push((port, number));
@@ -187,39 +265,34 @@ impl Destinations {
         if let Some(labels) = &labels {
             own.selecting.entry(labels.clone()).or_default().push(number);
         }
-        let domain = &world.mesh().domain;
-        let short = host.short(namespace, domain);
-        let name = host.service(domain).map_or(host.as_str(), |(name, _)| name);
-        let in_namespace = host.service(domain).map(|(_, at)| at.to_owned());
-        let label = if subset.is_empty() { short.to_owned() } else { format!("{short}/{subset}") };
-        let role = names::policy_role(roles, &[subset, name, host.as_str(), &label]);
+        let label = match subset {
+            "" => own.short.clone(),
+            subset => format!("{}/{subset}", own.short),
+        };
+        let role = names::policy_role(roles, &[subset, &own.name, own.host.as_str(), &label]);
         let role = role.or_else(|| names::role(subset));
-        let is_role_of_host = role.is_none();
-        let role = role.or_else(|| names::role(name));
-        let version = if subset.is_empty() { names::version(name) } else { names::version(subset) };
+        let version =
+            if subset.is_empty() { names::version(&own.name) } else { names::version(subset) };
         let by_label = || labels.as_ref()?.get("version").and_then(|value| names::version(value));
-        let version = version.or_else(by_label);
         let age = match &labels {
-            Some(labels) if !is_blind => world.age(&host, labels),
+            Some(labels) if !is_blind => world.age(&own.host, labels),
             _ => Age::default(),
         };
         let may_look = !is_blind && !world.is_blank();
-        let known = world.host(&host);
-        let is_missing = may_look && (labels.is_none() || known.is_none());
-        let is_external = matches!(known, Some(HostKind::ServiceEntry(entry)) if entry.spec.location == Location::External);
         self.all.push(Destination {
-            host,
-            is_missing,
-            is_external,
+            host: own.host.clone(),
+            host_number,
+            is_missing: may_look && (labels.is_none() || !own.is_known),
+            is_external: own.is_external,
             subset: subset.to_owned(),
             label,
-            labels,
             endpoints,
-            role,
-            is_role_of_host,
-            namespace: in_namespace,
+            is_role_of_host: role.is_none(),
+            role: role.or(own.role),
+            namespace: own.namespace.clone(),
             age,
-            version,
+            version: version.or_else(by_label),
+            labels,
         });
         number
     }
@@ -227,7 +300,7 @@ impl Destinations {
     /// Takes back the roles that say nothing: the name of a host tells no role among subsets of that host.
     pub(super) fn settle_roles(&mut self) {
         for own in self.all.iter_mut().filter(|own| own.is_role_of_host) {
-            if self.hosts.get(&own.host).is_some_and(|known| known.subsets > 1) {
+            if self.hosts[own.host_number].subsets > 1 {
                 own.role = None;
             }
         }
@@ -241,6 +314,11 @@ impl Destinations {
     /// How many there are.
     pub(super) fn len(&self) -> usize {
         self.all.len()
+    }
+
+    /// Their hosts, in the order of their numbers.
+    pub(super) fn hosts(&self) -> impl ExactSizeIterator<Item = &Host> {
+        self.hosts.iter().map(|own| &own.host)
     }
 
     /// Which part of the requests that go to `through` reach what `at` selects: 1 for itself, and more than 0 where the two
@@ -276,7 +354,7 @@ impl Destinations {
 }
 
 /// Where destinations are looked up.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub(super) struct Context<'a> {
     pub(super) world: &'a World,
     pub(super) roles: &'a Roles,
@@ -286,4 +364,28 @@ pub(super) struct Context<'a> {
     pub(super) namespace: &'a str,
     /// Only the two objects may be used as evidence.
     pub(super) is_blind: bool,
+    /// By the number of a host: what the clients use for it.
+    rules: RefCell<HashMap<usize, Vec<EffectiveRule<'a>>>>,
+}
+
+impl<'a> Context<'a> {
+    pub(super) fn new(
+        world: &'a World,
+        roles: &'a Roles,
+        clients: &'a [Client],
+        namespace: &'a str,
+        is_blind: bool,
+    ) -> Self {
+        Self { world, roles, clients, namespace, is_blind, rules: RefCell::default() }
+    }
+
+    /// What the first client that knows it finds under this name.
+    fn subset(&self, number: usize, host: &Host, name: &str) -> Option<&'a Subset> {
+        let mut known = self.rules.borrow_mut();
+        let rules = known.entry(number).or_insert_with(|| {
+            let clients = self.clients.iter();
+            clients.filter_map(|client| self.world.destination_rule(host, client)).collect()
+        });
+        rules.iter().find_map(|rule| rule.subset(name))
+    }
 }

@@ -5,7 +5,6 @@ use std::collections::{HashMap, HashSet};
 use super::Flow;
 use super::destinations::{Destination, Destinations};
 use super::shares::Shares;
-use crate::istio::Host;
 use crate::policy::names;
 use crate::world::GroupId;
 
@@ -34,7 +33,7 @@ impl Relations {
         let all = (0..destinations.len()).map(|at| destinations.get(at)).collect::<Vec<_>>();
         let mut is_partial = false;
         Self {
-            things: things(&all, domain),
+            things: things(&all, destinations, domain),
             families: families(lists, all.len()),
             reached: reached(&all, destinations, &mut is_partial),
             contains_another: containers(&all, destinations, &mut is_partial),
@@ -129,13 +128,14 @@ fn is_alive(own: &Destination) -> bool {
 }
 
 /// Hosts that differ at most in a version or role suffix are one thing.
-fn things(all: &[&Destination], domain: &str) -> Vec<usize> {
+fn things(all: &[&Destination], destinations: &Destinations, domain: &str) -> Vec<usize> {
     let mut numbers: HashMap<(String, String), usize> = HashMap::new();
-    let mut number = |own: &&Destination| {
+    let number = |host| {
         let next = numbers.len();
-        *numbers.entry(names::thing(&own.host, domain)).or_insert(next)
+        *numbers.entry(names::thing(host, domain)).or_insert(next)
     };
-    all.iter().map(&mut number).collect()
+    let of_hosts = destinations.hosts().map(number).collect::<Vec<_>>();
+    all.iter().map(|own| of_hosts[own.host_number]).collect()
 }
 
 /// The shares of all flows, before and after, each list once.
@@ -165,11 +165,11 @@ fn reached(
     destinations: &Destinations,
     is_partial: &mut bool,
 ) -> Vec<Vec<(usize, f64)>> {
-    let mut whole: HashMap<&Host, Vec<usize>> = HashMap::new();
+    let mut whole = vec![Vec::new(); destinations.hosts().len()];
     let mut selecting: HashMap<(Option<&str>, GroupId), Vec<usize>> = HashMap::new();
     for (at, own) in all.iter().enumerate() {
         if own.subset.is_empty() {
-            whole.entry(&own.host).or_default().push(at);
+            whole[own.host_number].push(at);
         }
         for group in own.endpoints.iter().flat_map(|endpoints| &endpoints.groups) {
             let alike = selecting.entry((own.namespace(), group.id)).or_default();
@@ -183,7 +183,7 @@ fn reached(
         let groups = own.endpoints.iter().flat_map(|endpoints| &endpoints.groups);
         let alike = groups.filter_map(|group| selecting.get(&(own.namespace(), group.id)));
         let mut others = alike.flatten().copied().collect::<Vec<_>>();
-        others.extend(whole.get(&own.host).into_iter().flatten());
+        others.extend(&whole[own.host_number]);
         others.push(through);
         others.sort_unstable();
         others.dedup();
@@ -198,18 +198,20 @@ fn containers(
     destinations: &Destinations,
     is_partial: &mut bool,
 ) -> Vec<bool> {
-    let mut of_host: HashMap<&Host, Vec<usize>> = HashMap::new();
-    for (at, own) in all.iter().enumerate() {
-        let known = of_host.entry(&own.host).or_default();
+    // One without labels, or of which nobody knows them, lies in no other one that is told apart by labels.
+    let is_labelled =
+        |own: &Destination| own.labels.as_ref().is_some_and(|labels| !labels.is_empty());
+    let mut of_host = vec![Vec::new(); destinations.hosts().len()];
+    for (at, own) in all.iter().enumerate().filter(|(_, own)| is_labelled(own)) {
+        let known = &mut of_host[own.host_number];
         match known.len() < MOST_ALIKE {
             true => known.push(at),
-            // One without labels, or of which nobody knows them, has nothing in it to look for.
-            false => *is_partial |= own.labels.as_ref().is_some_and(|labels| !labels.is_empty()),
+            false => *is_partial = true,
         }
     }
     let contains = |(at, own): (usize, &&Destination)| {
-        let others = of_host.get(&own.host).into_iter().flatten();
-        others.into_iter().any(|&other| destinations.contains(at, other))
+        own.labels.is_some()
+            && of_host[own.host_number].iter().any(|&other| destinations.contains(at, other))
     };
     all.iter().enumerate().map(contains).collect()
 }

@@ -36,7 +36,7 @@ pub(in crate::policy) fn relabelled(
 ) -> Change {
     let namespace = object.metadata.namespace.as_str();
     let clients = vec![client.clone()];
-    let context = Context { world, roles, clients: &clients, namespace, is_blind: false };
+    let context = Context::new(world, roles, &clients, namespace, false);
     let mut destinations = Destinations::default();
     let domain = &world.mesh().domain;
     // What keeps its labels first: those names do count.
