@@ -25,16 +25,16 @@ pub use names::thing;
 pub use parameters::{Factor, Percentage};
 pub use redefinition::{Redefinition, Selection, Shift, Use};
 pub use review::{Operation, Review, Write};
-pub use rule::{Case, Definition, Entry, Gravity, Report, Rule, Stage};
+pub use rule::{Case, Definition, Entry, Gravity, Message, Report, Rule, Stage};
 pub use selector::{LabelSelector, Operator, Requirement};
 pub use settings::{
     DryRun, Mode, Policies, Policy, PolicyError, PolicyMatch, PolicySpec, Roles, Step,
 };
 pub use verdict::{Action, Basis, Finding, Reference, Verdict};
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
-use self::rule::Reported;
+use self::rule::{MOST_SAID, Reported, Tells};
 use self::settings::ActiveRule;
 use crate::istio::{DestinationRule, VirtualService};
 use crate::world::{Kind, World};
@@ -213,8 +213,10 @@ fn decide_definition(
         .iter()
         .filter(|rule| rule.entry.stage == Stage::Definition && rule.action != Action::Off);
     for rule in asked {
-        rule.check
-            .check_definition(&case, &mut Report::new(rule.entry.id, rule.action, &mut found));
+        rule.check.check_definition(
+            &case,
+            &mut Report::new(rule.entry.id, rule.action, Tells::First, &mut found),
+        );
     }
     let findings = found.into_iter().map(|reported| reported.finding).collect();
     Verdict::of(Basis::Rules, findings)
@@ -247,40 +249,45 @@ impl Judge<'_> {
     /// The findings of the rules that read only text. What the stored object had already, and this write does not make worse,
     /// is a warning.
     fn text(&self, new: &VirtualService, stage: Stage) -> Vec<Finding> {
-        let mut found = self.ask(new, None, stage);
+        let mut found = self.ask(&self.case(new, None), stage, Tells::First);
         if let Some(old) = self.review.old_object().filter(|_| !found.is_empty()) {
-            let mut before: HashMap<(&str, String), Vec<f64>> = HashMap::new();
-            for Reported { finding, key, severity, .. } in self.ask(old, None, stage) {
-                before.entry((finding.rule, key)).or_default().push(severity);
+            let before = self.ask(&self.case(old, None), stage, Tells::Nothing);
+            excuse(&mut found, before);
+        }
+        let more = told(&mut found);
+        let untold = found.iter().filter(|own| !own.is_told);
+        let untold = untold.map(|own| (own.finding.rule, own.number)).collect::<HashSet<_>>();
+        if !untold.is_empty() {
+            let told = self.ask(&self.case(new, None), stage, Tells::These(&untold));
+            let told = told.into_iter().map(|own| ((own.finding.rule, own.number), own.finding));
+            let mut told = told.collect::<HashMap<_, _>>();
+            for own in found.iter_mut().filter(|own| !own.is_told) {
+                let finding = told.remove(&(own.finding.rule, own.number));
+                let said = std::mem::take(&mut own.finding.message);
+                own.finding.message = finding.map_or_else(String::new, |own| own.message) + &said;
             }
-            found.retain_mut(|reported| {
-                // The key is of no use to anybody after this.
-                let key = (reported.finding.rule, std::mem::take(&mut reported.key));
-                let Some(excuses) = before.get_mut(&key) else { return true };
-                let excused = excuses.iter().position(|&old| old >= reported.severity - 1e-9);
-                // Each old violation excuses one of the new object: a second one of its kind is new.
-                if let Some(at) = excused {
-                    excuses.swap_remove(at);
-                    if reported.is_advice {
-                        return false;
-                    }
-                    reported.finding.action = reported.finding.action.max(Action::Warn);
-                    reported.finding.message.push_str("\n  It was so before this write.");
-                }
-                true
-            });
+        }
+        for (at, more) in more {
+            found[at].finding.counts(more);
         }
         found.into_iter().map(|reported| reported.finding).collect()
     }
 
     /// The findings of the rules that are asked with the change at hand.
     fn traffic(&self, object: &VirtualService, change: &Change, stage: Stage) -> Vec<Finding> {
-        self.ask(object, Some(change), stage).into_iter().map(|reported| reported.finding).collect()
+        let case = self.case(object, Some(change));
+        let carried = if stage == Stage::Load { Vec::new() } else { case.find_carried() };
+        let case = Case { carried: &carried, ..case };
+        let found = self.ask(&case, stage, Tells::First);
+        found.into_iter().map(|reported| reported.finding).collect()
     }
 
-    fn ask(&self, object: &VirtualService, change: Option<&Change>, stage: Stage) -> Vec<Reported> {
-        let case =
-            Case { review: self.review, object, change, world: self.world, policy: self.policy };
+    fn case<'b>(&'b self, object: &'b VirtualService, change: Option<&'b Change>) -> Case<'b> {
+        let Self { review, policy, world } = *self;
+        Case { review, object, change, carried: &[], world, policy }
+    }
+
+    fn ask(&self, case: &Case<'_>, stage: Stage, tells: Tells<'_>) -> Vec<Reported> {
         let mut found = Vec::new();
         // A rule that reads text may have something to say without looking anything up, and asks by itself.
         let can_look = |rule: &ActiveRule| {
@@ -292,10 +299,53 @@ impl Judge<'_> {
             .iter()
             .filter(|rule| rule.entry.stage == stage && rule.action != Action::Off);
         for rule in asked.filter(|rule| can_look(rule)) {
-            let mut report = Report::new(rule.entry.id, rule.action, &mut found);
-            rule.check.check(&case, &mut report);
+            let mut report = Report::new(rule.entry.id, rule.action, tells, &mut found);
+            rule.check.check(case, &mut report);
             report.finish();
         }
         found
     }
+}
+
+/// Takes back what the stored object had already: a violation becomes a warning, advice is not given again.
+fn excuse(found: &mut Vec<Reported>, before: Vec<Reported>) {
+    let mut excuses: HashMap<(&str, String), Vec<f64>> = HashMap::new();
+    for Reported { finding, key, severity, .. } in before {
+        excuses.entry((finding.rule, key)).or_default().push(severity);
+    }
+    found.retain_mut(|reported| {
+        // The key is of no use to anybody after this.
+        let key = (reported.finding.rule, std::mem::take(&mut reported.key));
+        let Some(excuses) = excuses.get_mut(&key) else { return true };
+        let excused = excuses.iter().position(|&old| old >= reported.severity - 1e-9);
+        // Each old violation excuses one of the new object: a second one of its kind is new.
+        if let Some(at) = excused {
+            excuses.swap_remove(at);
+            if reported.is_advice {
+                return false;
+            }
+            reported.finding.action = reported.finding.action.max(Action::Warn);
+            reported.finding.message.push_str("\n  It was so before this write.");
+        }
+        true
+    });
+}
+
+/// Keeps those that are told of each rule, refusals and others; says of the last one of each how many more there were.
+fn told(found: &mut Vec<Reported>) -> Vec<(usize, usize)> {
+    let mut counts: HashMap<(&str, bool), (usize, usize)> = HashMap::new();
+    let mut kept = 0;
+    found.retain(|own| {
+        let kind = (own.finding.rule, own.finding.action == Action::Deny);
+        let (count, last) = counts.entry(kind).or_default();
+        *count += 1;
+        let is_kept = *count <= MOST_SAID;
+        if is_kept {
+            *last = kept;
+            kept += 1;
+        }
+        is_kept
+    });
+    let more = counts.into_values().map(|(count, last)| (last, count.saturating_sub(MOST_SAID)));
+    more.collect()
 }

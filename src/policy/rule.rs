@@ -1,9 +1,11 @@
 //! What a rule implements, what it is given, and how it reports.
 
+use std::collections::HashSet;
+
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 
-use super::change::Change;
+use super::change::{Carried, Change};
 use super::redefinition::Redefinition;
 use super::review::Review;
 use super::settings::Policy;
@@ -58,6 +60,8 @@ pub struct Case<'a> {
     pub object: &'a VirtualService,
     /// How the write moves traffic; `None` while only text is judged.
     pub change: Option<&'a Change>,
+    /// See [`Self::carried`].
+    pub(super) carried: &'a [Carried<'a>],
     /// What the cluster holds.
     pub world: &'a World,
     /// The policy in force.
@@ -85,13 +89,43 @@ pub struct Report<'a> {
     found: &'a mut Vec<Reported>,
     /// Where in `found` the rule's own findings begin.
     first: usize,
+    tells: Tells<'a>,
     /// Refusals and other findings so far, and how many more of each there was no room for.
     counts: [Count; 2],
 }
 
-/// How many findings of a look-up one rule tells of each kind: an object of a hundred thousand destinations with the same
-/// mistake is told what is wrong, not a hundred thousand times.
-const MOST_SAID: usize = 64;
+/// How many findings one rule tells of each kind: an object of a hundred thousand destinations with the same mistake is told
+/// what is wrong, not a hundred thousand times.
+pub(super) const MOST_SAID: usize = 64;
+
+/// Which findings in the text are told. Their messages cost more than to find them.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Tells<'a> {
+    /// The first ones of each rule.
+    First,
+    /// None: only what the ratchet compares is asked for.
+    Nothing,
+    /// These: a rule, and a number in the order in which it reports.
+    These(&'a HashSet<(&'static str, usize)>),
+}
+
+/// The text of a finding, or what makes it where it is told.
+pub trait Message {
+    /// The text.
+    fn text(self) -> String;
+}
+
+impl Message for String {
+    fn text(self) -> String {
+        self
+    }
+}
+
+impl<F: FnOnce() -> String> Message for F {
+    fn text(self) -> String {
+        self()
+    }
+}
 
 #[derive(Debug, Clone, Copy, Default)]
 struct Count {
@@ -118,18 +152,43 @@ pub(super) struct Reported {
     pub(super) severity: f64,
     /// Advice is given once, by the write that brings the occasion.
     pub(super) is_advice: bool,
+    /// The how manieth it is of its rule.
+    pub(super) number: usize,
+    /// Whether the message was made.
+    pub(super) is_told: bool,
 }
 
 impl<'a> Report<'a> {
-    pub(super) fn new(rule: &'static str, action: Action, found: &'a mut Vec<Reported>) -> Self {
+    pub(super) fn new(
+        rule: &'static str,
+        action: Action,
+        tells: Tells<'a>,
+        found: &'a mut Vec<Reported>,
+    ) -> Self {
         let first = found.len();
-        Self { rule, action, found, first, counts: [Count::default(); 2] }
+        Self { rule, action, found, first, tells, counts: [Count::default(); 2] }
     }
 
     /// A violation, with the rule's action. `key` names it whichever route it stands in after the write, `severity` grows with
     /// the damage: a violation that the old object had with the same key and at least this severity is only warned about.
-    pub fn violation(&mut self, path: FieldPath, message: String, key: String, severity: f64) {
+    pub fn violation(
+        &mut self,
+        path: FieldPath,
+        message: impl Message,
+        key: String,
+        severity: f64,
+    ) {
+        let number = self.count();
+        let is_told = match self.tells {
+            Tells::First => number < MOST_SAID,
+            Tells::Nothing => false,
+            Tells::These(wanted) => wanted.contains(&(self.rule, number)),
+        };
+        let message = if is_told { message.text() } else { String::new() };
         self.push(self.action, path, message, Vec::new(), key, severity);
+        if let Some(last) = self.found.last_mut() {
+            last.is_told = is_told;
+        }
     }
 
     /// Something that works as written and may not be what was meant: as a violation, but nothing is said where the old object had
@@ -171,15 +230,18 @@ impl<'a> Report<'a> {
         has_room
     }
 
+    /// How many findings the rule has told so far.
+    pub fn count(&self) -> usize {
+        self.found.len() - self.first
+    }
+
     /// Says how many findings there was no room for.
     pub(super) fn finish(self) {
         for (is_other, Count { more, .. }) in [false, true].into_iter().zip(self.counts) {
             let mut own = self.found[self.first..].iter_mut().rev();
             let last = own.find(|own| (own.finding.action != Action::Deny) == is_other);
-            if let Some(last) = last.filter(|_| more > 0) {
-                last.finding
-                    .message
-                    .push_str(&format!(" The same is wrong in {more} more places."));
+            if let Some(last) = last {
+                last.finding.counts(more);
             }
         }
     }
@@ -219,7 +281,15 @@ impl<'a> Report<'a> {
     ) {
         self.counts[usize::from(action != Action::Deny)].said += 1;
         let finding = Finding { rule: self.rule, action, path, message, rests_on };
-        self.found.push(Reported { finding, key, severity, is_advice: false });
+        let number = self.count();
+        self.found.push(Reported {
+            finding,
+            key,
+            severity,
+            is_advice: false,
+            number,
+            is_told: true,
+        });
     }
 }
 

@@ -96,6 +96,15 @@ pub struct Finding {
     pub rests_on: Vec<Reference>,
 }
 
+impl Finding {
+    /// Says how many more there are of its kind.
+    pub(super) fn counts(&mut self, more: usize) {
+        if more > 0 {
+            self.message.push_str(&format!(" The same is wrong in {more} more places."));
+        }
+    }
+}
+
 impl Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}: {}", self.rule, self.path, self.message)

@@ -1,4 +1,4 @@
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -48,6 +48,8 @@ impl Rule for SessionAffinity {
         let arrival = Arrival::anywhere(&case.object.spec, &case.review.namespace);
         // The destinations that routes in front send opted-in clients to.
         let mut kept: BTreeSet<(&str, &str)> = BTreeSet::new();
+        // The destinations that nobody hashes for.
+        let mut plain = HashSet::new();
         for (index, route) in routes.iter().enumerate() {
             let carrying = carrying(route);
             let names = carrying.iter().map(|to| (to.host.as_str(), to.subset.as_str()));
@@ -60,9 +62,15 @@ impl Rule for SessionAffinity {
             if names.len() < 2 || is_kept {
                 continue;
             }
-            let Some((by, rule)) = carrying.iter().find_map(|to| hashed(case, to)) else {
-                continue;
-            };
+            let found = carrying.iter().copied().find_map(|to| {
+                let key = (to.host.as_str(), to.subset.as_str(), to.port.number);
+                let found = if plain.contains(&key) { None } else { hashed(case, to) };
+                if found.is_none() {
+                    plain.insert(key);
+                }
+                found
+            });
+            let Some((by, rule)) = found else { continue };
             let versions = carrying.iter().map(|to| to.name().to_owned()).collect::<BTreeSet<_>>();
             let versions = list(&versions.into_iter().collect::<Vec<_>>());
             let message = format!(

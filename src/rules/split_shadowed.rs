@@ -37,8 +37,8 @@ impl Rule for SplitShadowed {
         // Only routes that take requests by a header are compared with the splits behind them: there are few.
         let mut fronts: Vec<Front<'_>> = Vec::new();
         for (index, route) in spec.http.iter().enumerate() {
-            let shares = shares(case, route);
-            if shares.len() > 1 && !fronts.is_empty() && fronts.len() <= MOST_FRONTS {
+            if route.route.len() > 1 && !fronts.is_empty() && fronts.len() <= MOST_FRONTS {
+                let shares = shares(case, route);
                 let conditions = Condition::alternatives(route, &arrival, Reading::Usual);
                 check_split(case, (index, route, &conditions), &shares, &fronts, report);
             }
@@ -72,6 +72,9 @@ fn check_split(
     fronts: &[Front<'_>],
     report: &mut Report<'_>,
 ) {
+    if own.len() < 2 {
+        return;
+    }
     let takes = |front: &&Front<'_>| {
         let theirs = shares(case, front.route);
         let is_same_service = theirs.iter().any(|sent| own.iter().any(|own| own.host == sent.host));

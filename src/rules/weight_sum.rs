@@ -72,7 +72,7 @@ impl Rule for WeightSum {
                 let key = format!("{} {:?}", protocol.field(), route.targets());
                 report.violation(
                     path,
-                    message(route, total, wanted),
+                    || message(route, total, wanted),
                     key,
                     total.abs_diff(wanted.into()) as f64,
                 );

@@ -120,7 +120,12 @@ impl<'a> Case<'a> {
     ///
     /// A finding about it is only a warning where the write gives it no more than it had, where it is a side that may always
     /// rise, and where no request that is answered now could be hurt.
-    pub fn carried(&self) -> Vec<Carried<'a>> {
+    pub fn carried(&self) -> impl Iterator<Item = Carried<'a>> {
+        self.carried.iter().copied()
+    }
+
+    /// Works out [`Self::carried`], once for all rules.
+    pub(in crate::policy) fn find_carried(&self) -> Vec<Carried<'a>> {
         let Some(change) = self.change else { return Vec::new() };
         let mut found: BTreeMap<Place<'a>, Carried<'a>> = BTreeMap::new();
         let mut serving = HashMap::new();

@@ -185,13 +185,7 @@ impl Change {
             let former = former.into_iter().filter(|own| !clients.contains(own));
             clients.extend(former.collect::<Vec<_>>());
         }
-        let context = Context {
-            world,
-            roles: &policy.roles,
-            clients: &clients,
-            namespace: &review.namespace,
-            is_blind,
-        };
+        let context = Context::new(world, &policy.roles, &clients, &review.namespace, is_blind);
         let routings = Routings::of(written, world);
         let audiences = base::audiences(written, &routings, world, is_blind);
         let mut is_partial = audiences.is_partial;
