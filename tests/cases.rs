@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use sluicegate::cluster::{self, Document};
 use sluicegate::policy::{Action, Operation, Policies, Policy, Review, Verdict, evaluate};
 use sluicegate::rules;
-use sluicegate::world::{Kind, Mesh, World};
+use sluicegate::world::{Kind, Mesh, SelectorError, World};
 
 /// What stands between the input and the answer of a case.
 const EXPECT: &str = "expect: |\n";
@@ -58,28 +58,63 @@ struct Case {
 struct Flags {
     revision: Option<String>,
     domain: Option<String>,
+    cluster_id: Option<String>,
     plain_destination_rule_merge: bool,
+    root_namespace: Option<String>,
+    default_virtual_service_export_to: Vec<String>,
+    default_destination_rule_export_to: Vec<String>,
+    default_service_export_to: Vec<String>,
+    discovery_selector: Vec<String>,
 }
 
-/// The mesh's settings: of the case, then of the ConfigMap among its objects.
-fn mesh(flags: &Flags, is_multi_cluster: bool, documents: &[Document]) -> Mesh {
-    let mut mesh = Mesh {
-        is_multi_cluster,
-        has_enhanced_merge: !flags.plain_destination_rule_merge,
-        ..Mesh::default()
+/// The mesh's settings: of the case, then of the ConfigMap among its objects, then Istio's defaults.
+fn mesh(
+    flags: &Flags,
+    is_multi_cluster: bool,
+    documents: &[Document],
+) -> Result<Mesh, SelectorError> {
+    let own = |flag: &Option<String>, default: String| flag.clone().unwrap_or(default);
+    let default = Mesh::default();
+    let revision = own(&flags.revision, default.revision);
+    let root = own(&flags.root_namespace, default.root_namespace);
+    let name = cluster::MeshConfigName::of(&root, &revision);
+    let config = match cluster::mesh_config_in(documents, &name) {
+        cluster::Reading::Found(config) => *config,
+        cluster::Reading::Absent | cluster::Reading::Unknown(_) => cluster::MeshConfig::default(),
     };
-    mesh.revision = flags.revision.clone().unwrap_or(mesh.revision);
-    mesh.domain = flags.domain.clone().unwrap_or(mesh.domain);
-    let name = cluster::MeshConfigName::of(&mesh.root_namespace, &mesh.revision);
-    if let cluster::Reading::Found(config) = cluster::mesh_config_in(documents, &name) {
-        mesh.default_virtual_service_export_to = config.default_virtual_service_export_to;
-        mesh.default_destination_rule_export_to = config.default_destination_rule_export_to;
-        mesh.default_service_export_to = config.default_service_export_to;
-        if !config.root_namespace.is_empty() {
-            mesh.root_namespace = config.root_namespace;
-        }
-    }
-    mesh
+    let first = |flag: &[String], config: &[String]| {
+        if flag.is_empty() { config.to_vec() } else { flag.to_vec() }
+    };
+    let selectors = flags.discovery_selector.iter().map(|text| text.parse());
+    let selectors = selectors.collect::<Result<Vec<_>, _>>()?;
+    Ok(Mesh {
+        domain: own(&flags.domain, default.domain),
+        root_namespace: match config.root_namespace.as_str() {
+            own if flags.root_namespace.is_none() && !own.is_empty() => own.to_owned(),
+            _ => root,
+        },
+        revision,
+        default_virtual_service_export_to: first(
+            &flags.default_virtual_service_export_to,
+            &config.default_virtual_service_export_to,
+        ),
+        default_destination_rule_export_to: first(
+            &flags.default_destination_rule_export_to,
+            &config.default_destination_rule_export_to,
+        ),
+        default_service_export_to: first(
+            &flags.default_service_export_to,
+            &config.default_service_export_to,
+        ),
+        cluster: own(&flags.cluster_id, default.cluster),
+        has_enhanced_merge: !flags.plain_destination_rule_merge,
+        discovery_selectors: match selectors.is_empty() {
+            // istiod then reads all namespaces, and so does the gate.
+            true => config.discovery_selectors().unwrap_or_default(),
+            false => selectors,
+        },
+        is_multi_cluster,
+    })
 }
 
 fn main() {
@@ -139,7 +174,7 @@ fn answer(case: Case) -> Result<Verdict, Failed> {
         World::blank(Mesh::default())
     } else {
         let documents = objects(&case.world, case.cluster)?;
-        let mesh = mesh(&case.mesh, case.multi_cluster, &documents);
+        let mesh = mesh(&case.mesh, case.multi_cluster, &documents)?;
         cluster::world(mesh, &documents, "shop")
     };
     let (old, new) = (case.old.map(whole), case.new.map(whole));

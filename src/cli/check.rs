@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::mesh::MeshArguments;
 use super::{complain, policy, print};
 use crate::cluster::{self, Document, Reading};
+use crate::policy::words::list;
 use crate::policy::{Action, Finding, Operation, Review, Verdict, evaluate};
 use crate::world::{Kind, World};
 
@@ -109,6 +110,9 @@ impl Check {
         for (identity, document) in objects {
             let review = self.review(&identity, &document, &stored);
             let verdict = evaluate(policies.in_force(&review, &world), &review, &world);
+            if !verdict.is_decided() {
+                return Err(undescribed(&world, &review.namespace));
+            }
             if verdict.allowed() {
                 let (kind, namespace, name) = &identity;
                 if self.delete {
@@ -179,6 +183,19 @@ impl Check {
         let namespace = namespace.unwrap_or(&self.namespace).to_owned();
         Some((kind(document)?, namespace, name.to_owned()))
     }
+}
+
+/// What is missing among the files where labels decide which namespaces istiod reads.
+fn undescribed(world: &World, own: &str) -> anyhow::Error {
+    let mut namespaces = world.undescribed_namespaces();
+    if world.namespace_labels(own).is_none() {
+        namespaces.insert(own.to_owned());
+    }
+    let namespaces = namespaces.into_iter().collect::<Vec<_>>();
+    anyhow::anyhow!(
+        "discoverySelectors are set, and no file says which labels namespace {} has; add it to --world, as `kubectl get namespaces -o yaml` prints it",
+        list(&namespaces)
+    )
 }
 
 /// Kind, namespace and name.

@@ -1,7 +1,7 @@
 use clap::Args;
 
 use crate::cluster::{MeshConfigName, Reading};
-use crate::world::Mesh;
+use crate::world::{LabelSelector, Mesh};
 
 /// What Istio was told about the mesh, as flags: they win over what its ConfigMap says.
 #[derive(Debug, Clone, Args)]
@@ -28,6 +28,10 @@ pub(super) struct MeshArguments {
     /// Who sees a Service without exportTo: meshConfig.defaultServiceExportTo [default: *].
     #[arg(long, value_name = "NAMESPACE", value_delimiter = ',')]
     default_service_export_to: Vec<String>,
+    /// Which namespaces istiod reads, by their labels, such as env=prod; may be given several times, and then any of them suffices:
+    /// meshConfig.discoverySelectors [default: all namespaces].
+    #[arg(long, value_name = "SELECTOR")]
+    discovery_selector: Vec<LabelSelector>,
     /// istiod's CLUSTER_ID.
     #[arg(long, value_name = "ID", default_value = "Kubernetes")]
     cluster_id: String,
@@ -53,6 +57,8 @@ impl MeshArguments {
             Reading::Found(config) => config.as_ref().clone(),
             Reading::Absent | Reading::Unknown(_) => Default::default(),
         };
+        // Where they cannot be used the log says so.
+        let selectors = config.discovery_selectors().unwrap_or_default();
         let first = |flag: &[String], config: Vec<String>| {
             if flag.is_empty() { config } else { flag.to_vec() }
         };
@@ -74,6 +80,10 @@ impl MeshArguments {
                 &self.default_service_export_to,
                 config.default_service_export_to,
             ),
+            discovery_selectors: match self.discovery_selector.as_slice() {
+                [] => selectors,
+                own => own.to_vec(),
+            },
             cluster: self.cluster_id.clone(),
             has_enhanced_merge: !self.plain_destination_rule_merge,
             is_multi_cluster: self.multi_cluster,

@@ -18,6 +18,7 @@ use crate::certs::Certificates;
 use crate::certs::files::TlsDir;
 use crate::certs::self_signed::SelfSigned;
 use crate::cluster::{self, Index, Reading, WatchEnded};
+use crate::policy::words::list;
 use crate::rules;
 use crate::server::{Config, Gate, Metrics, Server, StaticWorld, WorldSource};
 use crate::world::Kind;
@@ -128,22 +129,31 @@ impl Serve {
             let reading = cluster::mesh_config_in(&documents, &name);
             let mesh = self.mesh.settings(&reading);
             cluster::say(&mesh, &reading, &name);
-            let world = StaticWorld(cluster::world(mesh, &documents, "default"));
+            let world = cluster::world(mesh, &documents, "default");
+            anyhow::ensure!(
+                world.knows(Kind::Namespace),
+                "discoverySelectors are set, and no file of --world says which labels namespace {} has",
+                list(&world.undescribed_namespaces().into_iter().collect::<Vec<_>>())
+            );
+            let world = StaticWorld(world);
             return Ok((Arc::new(world), Box::pin(std::future::pending())));
         }
         let client = cluster::client(self.kubeconfig.as_deref()).await?;
         let unread = Reading::Unknown("not yet".to_owned());
         let index = Arc::new(Index::new(self.mesh.settings(&unread), client.clone()));
-        let arguments = self.mesh.clone();
-        tokio::spawn(cluster::follow_mesh_config(
-            client.clone(),
-            Arc::clone(&index),
-            name,
-            move |reading| arguments.settings(reading),
-            shutdown.clone(),
-        ));
-        let follow =
-            cluster::follow(client, Arc::clone(&index), Kind::ALL.to_vec(), shutdown.clone());
+        let (arguments, own, shutdown) = (self.mesh.clone(), Arc::clone(&index), shutdown.clone());
+        let follow = async move {
+            // Nothing counts as listed before it is known which namespaces istiod reads, and what names mean to it.
+            own.set_mesh(arguments.settings(&cluster::mesh_config(&client, &name).await));
+            tokio::spawn(cluster::follow_mesh_config(
+                client.clone(),
+                Arc::clone(&own),
+                name,
+                move |reading| arguments.settings(reading),
+                shutdown.clone(),
+            ));
+            cluster::follow(client, own, Kind::ALL.to_vec(), shutdown).await
+        };
         Ok((index, Box::pin(failure(tokio::spawn(follow)))))
     }
 

@@ -22,7 +22,7 @@ use crate::world::{Kind, World};
 /// How long all requests of one confirmation may take together.
 const LIMIT: Duration = Duration::from_secs(1);
 
-/// Of Pods only the labels are asked for: a tenth of the bytes.
+/// Of Pods and Namespaces only the labels are asked for: a tenth of the bytes.
 const LABELS_ONLY: &str =
     "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1,application/json";
 
@@ -54,9 +54,13 @@ pub enum LiveReadError {
     NoClient,
 }
 
-/// How many list requests it takes to read `references` again.
+/// How many list requests it takes to read `references` again, without the one for the Namespaces.
 pub fn requests(references: &[Reference], world: &World) -> usize {
-    plan(references, world).len()
+    counted(&plan(references, world))
+}
+
+fn counted(questions: &[Question]) -> usize {
+    questions.iter().filter(|question| question.kind != Kind::Namespace).count()
 }
 
 /// What the API server answered.
@@ -116,8 +120,9 @@ impl Index {
     async fn ask(&self, references: &[Reference]) -> Result<Vec<Answer>, LiveReadError> {
         let client = self.client.as_ref().ok_or(LiveReadError::NoClient)?;
         let questions = self.read(|world| plan(references, world));
-        if questions.len() > MOST_REQUESTS {
-            return Err(LiveReadError::TooMany { needed: questions.len() });
+        let needed = counted(&questions);
+        if needed > MOST_REQUESTS {
+            return Err(LiveReadError::TooMany { needed });
         }
         let asked = questions.into_iter().map(|question| {
             let resource = resource(question.kind);
@@ -146,7 +151,7 @@ async fn answer(
     };
     let request = Request::new(path).list(&parameters);
     let mut request = request.map_err(|cause| failed(kube::Error::BuildRequest(cause)))?;
-    if question.kind == Kind::Pod {
+    if matches!(question.kind, Kind::Pod | Kind::Namespace) {
         request.headers_mut().insert(ACCEPT, HeaderValue::from_static(LABELS_ONLY));
     }
     let list = match client.request::<List>(request).await {

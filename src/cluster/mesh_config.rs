@@ -15,7 +15,7 @@ use super::files::{Document, parse};
 use super::index::Index;
 use super::read::null_as_default;
 use super::repair;
-use crate::world::Mesh;
+use crate::world::{LabelSelector, Mesh, Requirement, SelectorError};
 
 /// The ConfigMap's key that holds the `MeshConfig`.
 const KEY: &str = "mesh";
@@ -42,9 +42,39 @@ pub struct MeshConfig {
     /// `defaultServiceExportTo`; empty where it is not set.
     #[serde(deserialize_with = "null_as_default")]
     pub default_service_export_to: Vec<String>,
-    /// `discoverySelectors`: istiod leaves whole namespaces out, which is not followed here.
+    /// `discoverySelectors`, as they are written.
     #[serde(deserialize_with = "null_as_default")]
     pub discovery_selectors: Vec<Value>,
+}
+
+impl MeshConfig {
+    /// `discoverySelectors`. What a selector does not have is ignored, as istiod does.
+    ///
+    /// # Errors
+    /// Where one of them is such that istiod does not use any: one that starts then reads all namespaces.
+    ///
+    /// Source: `pkg/kube/namespace/filter.go` `selectorsChanged`, `pkg/config/mesh/labelselector/labelselector.go`.
+    pub fn discovery_selectors(&self) -> Result<Vec<LabelSelector>, SelectorError> {
+        self.discovery_selectors.iter().map(selector).collect()
+    }
+}
+
+fn selector(value: &Value) -> Result<LabelSelector, SelectorError> {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let labels = value["matchLabels"].as_object().into_iter().flatten();
+    let requirement = |value: &Value| {
+        let values = value["values"].as_array().into_iter().flatten().map(text);
+        let operator = serde_json::from_value(value["operator"].clone())
+            .map_err(|_| SelectorError::Operator(text(&value["operator"])))?;
+        Ok(Requirement { key: text(&value["key"]), operator, values: values.collect() })
+    };
+    let expressions = value["matchExpressions"].as_array().into_iter().flatten();
+    let selector = LabelSelector {
+        match_labels: labels.map(|(key, value)| (key.clone(), text(value))).collect(),
+        match_expressions: expressions.map(requirement).collect::<Result<_, _>>()?,
+    };
+    selector.check()?;
+    Ok(selector)
 }
 
 /// Where istiod of a revision keeps its `MeshConfig`.
@@ -174,17 +204,19 @@ pub fn say(mesh: &Mesh, reading: &Reading, name: &MeshConfigName) {
         default_virtual_service_export_to = ?mesh.default_virtual_service_export_to,
         default_destination_rule_export_to = ?mesh.default_destination_rule_export_to,
         default_service_export_to = ?mesh.default_service_export_to,
+        discovery_selectors = mesh.wanted_labels(),
         enhanced_merge = mesh.has_enhanced_merge,
         multi_cluster = mesh.is_multi_cluster,
         source,
         "the mesh's settings"
     );
     if let Reading::Found(config) = reading
-        && !config.discovery_selectors.is_empty()
+        && let Err(error) = config.discovery_selectors()
     {
         tracing::warn!(
             source = %name,
-            "discoverySelectors are not followed: objects in namespaces that istiod leaves out count as if it saw them"
+            %error,
+            "istiod cannot use these discoverySelectors and reads all namespaces when it starts; so does the gate"
         );
     }
 }

@@ -19,9 +19,10 @@ const MOST_REPLICAS: i64 = 1000;
 /// The world that these objects make up when a cluster has settled: every kind counts as listed, the template of a
 /// workload stands for its Pods where none are given, and a Service has the endpoints that its selector finds.
 ///
-/// An object without a namespace is in `default_namespace`. Of two with the same name the later one counts.
+/// An object without a namespace is in `default_namespace`. Of two with the same name the later one counts. Namespaces count as
+/// listed unless labels decide which of them istiod reads and those of one that holds something are missing.
 pub fn world(mesh: Mesh, documents: &[Document], default_namespace: &str) -> World {
-    let mut world = World::empty(mesh);
+    let mut world = World::new(mesh);
     // Files seldom hold the Nodes, and then nobody knows where the Pods are.
     let has_nodes = documents.iter().any(|own| own.value["kind"] == Kind::Node.name());
     let mut cast = Cast { has_nodes, ..Cast::default() };
@@ -31,6 +32,12 @@ pub fn world(mesh: Mesh, documents: &[Document], default_namespace: &str) -> Wor
         cast.see(&value);
         match read::object(value) {
             Some(Object::Pod(pod)) => world.apply(Object::Pod(cast.settled(pod))),
+            Some(Object::Namespace(mut namespace)) => {
+                // The API server puts it on every one.
+                let label = "kubernetes.io/metadata.name".to_owned();
+                namespace.labels.insert(label, namespace.name.clone());
+                world.apply(Object::Namespace(namespace));
+            }
             Some(object) => world.apply(object),
             None => {}
         }
@@ -51,6 +58,10 @@ pub fn world(mesh: Mesh, documents: &[Document], default_namespace: &str) -> Wor
     for slice in cast.slices() {
         world.apply(Object::EndpointSlice(slice));
     }
+    // Files that do not say which labels a namespace has leave open whether istiod reads it.
+    let is_described = world.undescribed_namespaces().is_empty();
+    let known = Kind::ALL.into_iter().filter(|&kind| is_described || kind != Kind::Namespace);
+    known.for_each(|kind| world.set_listed(kind));
     world
 }
 

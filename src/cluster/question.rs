@@ -10,7 +10,8 @@ use crate::world::{Kind, World};
 
 /// How many list requests the confirmation of one review may cost the API server, over all of its rounds. What any one refusal
 /// rests on fits: a Service and the ServiceEntries; the slices and Pods of a Service with the DestinationRules of all clients, or
-/// with the VirtualServices of a namespace.
+/// with the VirtualServices of a namespace. The labels of the Namespaces, which count only where istiod does not read all of them and
+/// are read once at the most, come on top.
 pub const MOST_REQUESTS: usize = 3;
 
 /// One list request and what it covers.
@@ -29,7 +30,7 @@ pub(super) fn plan(references: &[Reference], world: &World) -> Vec<Question> {
     let mut services: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
     let mut endpoints: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
     let mut written: BTreeMap<Kind, BTreeSet<&str>> = BTreeMap::new();
-    let mut entries = false;
+    let (mut entries, mut labels) = (false, false);
     for reference in references {
         match reference {
             // The names come from whoever writes; one that no object can have needs no request, and never gets into a URL.
@@ -57,6 +58,7 @@ pub(super) fn plan(references: &[Reference], world: &World) -> Vec<Question> {
                 written.entry(Kind::Gateway).or_default().insert(namespace);
             }
             Reference::ServiceEntries => entries = true,
+            Reference::Namespaces => labels = true,
         }
     }
     let all = |kind, namespace: &str, scope| Question {
@@ -94,6 +96,9 @@ pub(super) fn plan(references: &[Reference], world: &World) -> Vec<Question> {
     }
     if entries {
         questions.push(all(Kind::ServiceEntry, "", Scope::All));
+    }
+    if labels {
+        questions.push(all(Kind::Namespace, "", Scope::All));
     }
     // Objects that people write are few: those of all namespaces in one request are less work than a second request.
     for (kind, namespaces) in written {

@@ -10,7 +10,6 @@ mod parameters;
 mod redefinition;
 mod review;
 mod rule;
-mod selector;
 mod settings;
 mod verdict;
 pub mod words;
@@ -26,7 +25,6 @@ pub use parameters::{Factor, Percentage};
 pub use redefinition::{Redefinition, Selection, Shift, Use};
 pub use review::{Operation, Review, Write};
 pub use rule::{Case, Definition, Entry, Gravity, Message, Report, Rule, Stage};
-pub use selector::{LabelSelector, Operator, Requirement};
 pub use settings::{
     DryRun, Mode, Policies, Policy, PolicyError, PolicyMatch, PolicySpec, Roles, Step,
 };
@@ -76,16 +74,41 @@ fn decide(policy: &Policy, review: &Review, world: &World) -> Verdict {
     if review.is_housekeeping() {
         return Verdict::allow(Basis::NotJudged);
     }
-    let Some((seen, why)) = review.across_revisions(&world.mesh().revision) else {
-        return decide_write(policy, review, world);
+    let is_read = world.is_discovered(&review.namespace) != Some(false);
+    let across = review.across_revisions(&world.mesh().revision).filter(|_| is_read);
+    let Some((seen, why)) = across else {
+        return confirming(decide_write(policy, review, world), world);
     };
-    let mut verdict = decide_write(policy, &seen, world);
+    let mut verdict = confirming(decide_write(policy, &seen, world), world);
     for finding in &mut verdict.findings {
         // What would pass stays the last line.
         let end_of_first = finding.message.find('\n').unwrap_or(finding.message.len());
         finding.message.insert_str(end_of_first, &format!("\n  {why}"));
     }
     verdict
+}
+
+/// Where labels decide what istiod reads, they are read again, too, before anybody is refused.
+fn confirming(mut verdict: Verdict, world: &World) -> Verdict {
+    let is_broken = verdict.basis == Basis::Broken;
+    if is_broken || world.is_blank() || world.mesh().discovery_selectors.is_empty() {
+        return verdict;
+    }
+    for finding in &mut verdict.findings {
+        finding.rests_on.push(Reference::Namespaces);
+    }
+    verdict
+}
+
+/// The kinds that have to be seen before anything can be said about traffic. Which namespaces istiod reads counts only where it
+/// does not read all of them, and then the labels of this one must have been seen.
+fn missing(review: &Review, world: &World) -> Vec<Kind> {
+    let mut missing = EVIDENCE.into_iter().filter(|&kind| !world.knows(kind)).collect::<Vec<_>>();
+    let is_known = world.knows(Kind::Namespace) && world.is_discovered(&review.namespace).is_some();
+    if !world.mesh().discovery_selectors.is_empty() && !world.is_blank() && !is_known {
+        missing.push(Kind::Namespace);
+    }
+    missing
 }
 
 fn decide_write(policy: &Policy, review: &Review, world: &World) -> Verdict {
@@ -95,6 +118,11 @@ fn decide_write(policy: &Policy, review: &Review, world: &World) -> Verdict {
         }
         Operation::DestinationRule(write) if write.is_unchanged() => {
             Verdict::allow(Basis::Unchanged)
+        }
+        Operation::VirtualService(_) | Operation::DestinationRule(_)
+            if world.is_discovered(&review.namespace) == Some(false) =>
+        {
+            decide_unread(policy, review, world)
         }
         Operation::VirtualService(write) => match write.written() {
             Some(new) => decide_routes(policy, review, new, world),
@@ -109,6 +137,26 @@ fn decide_write(policy: &Policy, review: &Review, world: &World) -> Verdict {
     }
 }
 
+/// A write that istiod does not read: it moves nothing, whatever it says. Only what would end istiod on the day on which the
+/// namespace gets other labels is refused.
+fn decide_unread(policy: &Policy, review: &Review, world: &World) -> Verdict {
+    if review.verb() == "DELETE" {
+        return Verdict::allow(Basis::Unread);
+    }
+    if let Some(new) = review.object() {
+        let findings = Judge { policy, review, world }.text(new, Stage::Broken);
+        if findings.iter().any(|finding| finding.action == Action::Deny) {
+            return Verdict::of(Basis::Broken, findings);
+        }
+    }
+    let mut found = Vec::new();
+    for rule in policy.asked(Stage::Unread) {
+        let mut report = Report::new(rule.entry.id, rule.action, Tells::First, &mut found);
+        rule.check.check_unread(review, world, &mut report);
+    }
+    Verdict::of(Basis::Unread, found.into_iter().map(|reported| reported.finding).collect())
+}
+
 /// A VirtualService that is to be stored.
 fn decide_routes(policy: &Policy, review: &Review, new: &VirtualService, world: &World) -> Verdict {
     let judge = Judge { policy, review, world };
@@ -119,7 +167,7 @@ fn decide_routes(policy: &Policy, review: &Review, new: &VirtualService, world: 
     }
     findings.extend(judge.text(new, Stage::Text));
 
-    let missing = EVIDENCE.into_iter().filter(|&kind| !world.knows(kind)).collect::<Vec<_>>();
+    let missing = missing(review, world);
     let is_blind = !missing.is_empty();
     let Some(change) = Change::of(review, policy.spec(), world, is_blind) else {
         return Verdict::allow(Basis::NotJudged);
@@ -157,7 +205,7 @@ fn decide_removal(policy: &Policy, review: &Review, world: &World) -> Verdict {
     let Some(old) = review.old_object().filter(|_| !world.is_blank()) else {
         return Verdict::allow(Basis::NotJudged);
     };
-    let missing = EVIDENCE.into_iter().filter(|&kind| !world.knows(kind)).collect::<Vec<_>>();
+    let missing = missing(review, world);
     let is_blind = !missing.is_empty();
     let Some(change) = Change::of(review, policy.spec(), world, is_blind) else {
         return Verdict::allow(Basis::NotJudged);
@@ -190,7 +238,7 @@ fn decide_definition(
     if world.is_blank() {
         return Verdict::allow(Basis::Text);
     }
-    let missing = EVIDENCE.into_iter().filter(|&kind| !world.knows(kind)).collect::<Vec<_>>();
+    let missing = missing(review, world);
     if !missing.is_empty() {
         let adds = write.stored().zip(write.written()).is_some_and(|(old, new)| new.keeps(old));
         return if adds { Verdict::allow(Basis::Text) } else { Verdict::undecided(missing) };
@@ -208,11 +256,7 @@ fn decide_definition(
     );
     let case = Definition { review, redefinition: &redefinition, world, policy };
     let mut found = Vec::new();
-    let asked = policy
-        .rules
-        .iter()
-        .filter(|rule| rule.entry.stage == Stage::Definition && rule.action != Action::Off);
-    for rule in asked {
+    for rule in policy.asked(Stage::Definition) {
         rule.check.check_definition(
             &case,
             &mut Report::new(rule.entry.id, rule.action, Tells::First, &mut found),
@@ -293,12 +337,7 @@ impl Judge<'_> {
         let can_look = |rule: &ActiveRule| {
             stage <= Stage::Text || rule.entry.reads.is_empty() || !self.world.is_blank()
         };
-        let asked = self
-            .policy
-            .rules
-            .iter()
-            .filter(|rule| rule.entry.stage == stage && rule.action != Action::Off);
-        for rule in asked.filter(|rule| can_look(rule)) {
+        for rule in self.policy.asked(stage).filter(|rule| can_look(rule)) {
             let mut report = Report::new(rule.entry.id, rule.action, tells, &mut found);
             rule.check.check(case, &mut report);
             report.finish();

@@ -31,6 +31,9 @@ pub trait Rule: Default + DeserializeOwned + JsonSchema + Send + Sync + 'static 
 
     /// Reports what is wrong with a write of a DestinationRule; asked of [`Stage::Definition`] only.
     fn check_definition(&self, _case: &Definition<'_>, _report: &mut Report<'_>) {}
+
+    /// Says what a write means that istiod does not read; asked of [`Stage::Unread`] only.
+    fn check_unread(&self, _review: &Review, _world: &World, _report: &mut Report<'_>) {}
 }
 
 /// When a rule is asked.
@@ -49,6 +52,8 @@ pub enum Stage {
     Presence,
     /// It judges DestinationRules by those who send requests to their subsets.
     Definition,
+    /// It speaks of a VirtualService or DestinationRule that istiod does not read, and then it alone is asked.
+    Unread,
 }
 
 /// What a rule looks at.
@@ -362,6 +367,7 @@ impl Entry {
 pub(super) trait Check: Send + Sync {
     fn check(&self, case: &Case<'_>, report: &mut Report<'_>);
     fn check_definition(&self, case: &Definition<'_>, report: &mut Report<'_>);
+    fn check_unread(&self, review: &Review, world: &World, report: &mut Report<'_>);
 }
 
 impl<R: Rule> Check for R {
@@ -371,5 +377,9 @@ impl<R: Rule> Check for R {
 
     fn check_definition(&self, case: &Definition<'_>, report: &mut Report<'_>) {
         Rule::check_definition(self, case, report);
+    }
+
+    fn check_unread(&self, review: &Review, world: &World, report: &mut Report<'_>) {
+        Rule::check_unread(self, review, world, report);
     }
 }

@@ -8,11 +8,10 @@ use serde::Deserialize;
 
 use super::review::Review;
 use super::rule::{Check, Entry, Stage};
-use super::selector::LabelSelector;
 use super::verdict::Action;
 use super::words::{list, number};
 use crate::istio::{Host, host_covers};
-use crate::world::{Kind, World};
+use crate::world::{Kind, LabelSelector, World};
 
 /// What a policy says: the `spec` of a CanaryPolicy (`sluicegate.dev/v1alpha1`).
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
@@ -289,6 +288,13 @@ impl Policy {
         kinds.sort();
         kinds.dedup();
         kinds.into_iter()
+    }
+
+    /// The rules of a stage that it does not turn off.
+    pub(super) fn asked(&self, stage: Stage) -> impl Iterator<Item = &ActiveRule> {
+        self.rules
+            .iter()
+            .filter(move |rule| rule.entry.stage == stage && rule.action != Action::Off)
     }
 
     /// Whether it is for the object of `review`. What cannot be told counts as "yes": a gate that nobody can read stays shut.

@@ -79,6 +79,8 @@ pub enum Reference {
     },
     /// All ServiceEntries.
     ServiceEntries,
+    /// The labels of all Namespaces: what is in those that istiod leaves out does not exist for it.
+    Namespaces,
 }
 
 /// One thing that a rule found.
@@ -126,6 +128,8 @@ pub enum Basis {
     Evacuation,
     /// No share moves: only the text was judged.
     Text,
+    /// istiod does not read the namespace: nothing moves.
+    Unread,
     /// The rules decided.
     Rules,
     /// What is known does not suffice.
@@ -142,6 +146,7 @@ impl Basis {
             Self::Lowering => "lowering",
             Self::Evacuation => "evacuation",
             Self::Text => "text",
+            Self::Unread => "unread",
             Self::Rules => "rules",
             Self::Blind => "blind",
         }
@@ -197,8 +202,12 @@ impl Verdict {
 
     /// What must be read again before anybody is told no, one refusal after the other: what it rests on, without what is
     /// `confirmed` already. To read for one of them is enough, because one refusal is a refusal. Nothing where one stands
-    /// already: it rests on the written text, or on what was read again.
+    /// already: it rests on the written text, or on what was read again. What only the labels of a Namespace leave undecided,
+    /// they decide.
     pub fn to_confirm(&self, confirmed: &BTreeSet<Reference>) -> Vec<Vec<Reference>> {
+        if self.missing == [Kind::Namespace] && !confirmed.contains(&Reference::Namespaces) {
+            return vec![vec![Reference::Namespaces]];
+        }
         let open = |finding: &Finding| {
             let open = finding.rests_on.iter().filter(|reference| !confirmed.contains(reference));
             open.cloned().collect::<Vec<_>>()

@@ -152,6 +152,16 @@ fn absent_service(
     namespace: &str,
     there: &str,
 ) -> (String, String, Vec<Reference>) {
+    let service = Reference::Service { namespace: namespace.to_owned(), name: name.to_owned() };
+    let rests_on = vec![service, Reference::ServiceEntries];
+    if case.world.undiscovered_service(namespace, name).is_some() {
+        let what = format!(
+            "istiod does not read namespace {namespace}, where Service {name} stands: its labels are none that meshConfig.discoverySelectors ask for"
+        );
+        let wanted = case.world.mesh().wanted_labels();
+        let next = format!("Passes: label namespace {namespace} first ({wanted}), then this.");
+        return (what, next, rests_on);
+    }
     let what = format!("there is no Service {name} in namespace {namespace}");
     let here = case.world.service_names(namespace).collect::<Vec<_>>();
     let elsewhere = case.world.namespaces_with_service(name);
@@ -171,8 +181,7 @@ fn absent_service(
     } else {
         format!("Passes: Service {name} in namespace {namespace} first, then this.")
     };
-    let service = Reference::Service { namespace: namespace.to_owned(), name: name.to_owned() };
-    (what, next, vec![service, Reference::ServiceEntries])
+    (what, next, rests_on)
 }
 
 /// A Service that `written` was meant to name and does not: what to write, with the short form where there is one.

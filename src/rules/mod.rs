@@ -7,6 +7,7 @@ mod destination_exists;
 mod fault_injection;
 mod host_conflict;
 mod mirror_target;
+mod namespace_read;
 mod retry_budget;
 mod route_reachable;
 mod session_affinity;
@@ -34,6 +35,7 @@ pub static ALL: &[Entry] = &[
     Entry::of::<route_reachable::RouteReachable>(),
     Entry::of::<default_route::DefaultRoute>(),
     Entry::of::<host_conflict::HostConflict>(),
+    Entry::of::<namespace_read::NamespaceRead>(),
     Entry::of::<split_shadowed::SplitShadowed>(),
     Entry::of::<capacity::Capacity>(),
     Entry::of::<mirror_target::MirrorTarget>(),

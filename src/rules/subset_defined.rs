@@ -3,7 +3,7 @@ use std::collections::{BTreeSet, HashMap};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::istio::{DestinationRule, Host, Location, Route};
+use crate::istio::{DestinationRule, Host, Location, Route, host_covers};
 use crate::policy::words::{label_map, list, near_miss};
 use crate::policy::{
     Action, Asked, Carried, Case, Clients, Destination, Gravity, Reference, Report, Rule, Stage,
@@ -214,7 +214,9 @@ fn message(
         message.push_str(&format!("\n  {} does define {subset}, but {why}.", full(rule)));
     }
     let is_kept = |rule: &&DestinationRule| {
-        !is_exported(case, rule, client) && rule.spec.workload_selector.is_none()
+        !is_exported(case, rule, client)
+            && rule.spec.workload_selector.is_none()
+            && case.world.is_discovered(&rule.metadata.namespace) == Some(true)
     };
     let kept = elsewhere.map(|(rule, _)| rule).filter(is_kept);
     let defined = used.into_iter().flat_map(EffectiveRule::subsets);
@@ -268,7 +270,9 @@ fn defined_elsewhere<'a>(
     subset: &str,
     client: &Client,
 ) -> Option<(&'a DestinationRule, String)> {
-    let rule = case.world.rules_defining(host, subset).into_iter().next()?;
+    let Some(rule) = case.world.rules_defining(host, subset).into_iter().next() else {
+        return undiscovered(case, host, subset, client);
+    };
     let mesh = case.world.mesh();
     let namespace = rule.metadata.namespace.as_str();
     let used = case.world.destination_rule(host, client);
@@ -298,6 +302,30 @@ fn defined_elsewhere<'a>(
     } else {
         format!("Istio does not look in namespace {namespace} for these clients")
     };
+    Some((rule, why))
+}
+
+/// A DestinationRule that defines the subset where Istio would look, did it read the namespace.
+fn undiscovered<'a>(
+    case: &Case<'a>,
+    host: &Host,
+    subset: &str,
+    client: &Client,
+) -> Option<(&'a DestinationRule, String)> {
+    let world = case.world;
+    let own = [Some(client.namespace.as_str()), world.host_namespace(host)];
+    let asked = own.into_iter().flatten().chain([world.mesh().root_namespace.as_str()]);
+    let mut rules = asked.flat_map(|namespace| world.undiscovered_rules(namespace));
+    let rule = rules.find(|rule| {
+        let of = Host::resolve(&rule.spec.host, &rule.metadata.namespace, &world.mesh().domain);
+        host_covers(of.as_str(), host.as_str())
+            && rule.spec.subsets.iter().any(|own| own.name == subset)
+    })?;
+    let namespace = &rule.metadata.namespace;
+    let wanted = world.mesh().wanted_labels();
+    let why = format!(
+        "istiod does not read namespace {namespace}: meshConfig.discoverySelectors ask for {wanted}"
+    );
     Some((rule, why))
 }
 

@@ -45,6 +45,11 @@ impl DestinationRules {
         all.rules.iter().map(|(rule, _)| rule.as_ref().clone()).collect()
     }
 
+    /// Those of one namespace, in no order.
+    pub(super) fn of_namespace(&self, namespace: &str) -> impl Iterator<Item = &DestinationRule> {
+        self.rules.of_namespace(namespace).map(|(_, (rule, _))| rule.as_ref())
+    }
+
     pub(super) fn names(&self) -> Vec<(String, String)> {
         self.rules.names()
     }

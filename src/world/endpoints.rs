@@ -229,7 +229,8 @@ impl<'a> Tally<'a> {
         };
         let targets =
             service.ports.iter().filter(asked).map(|own| own.target.as_ref()).collect::<Vec<_>>();
-        for own in self.world.entries.healthy_workloads(&service.namespace) {
+        let revision = self.world.mesh.revision.as_str();
+        for own in self.world.entries.healthy_workloads(&service.namespace, revision) {
             let serves =
                 |target: &Option<&String>| target.is_none_or(|name| own.ports.contains(name));
             if !own.machine.is_only_for_dns
@@ -257,7 +258,8 @@ impl<'a> Tally<'a> {
         let namespace = entry.metadata.namespace.as_str();
         let Some(query) = self.world.labels.query(selector.labels.iter()) else { return };
         let selects = |labels| self.world.labels.satisfies(labels, &query);
-        for own in self.world.entries.healthy_workloads(namespace) {
+        let revision = self.world.mesh.revision.as_str();
+        for own in self.world.entries.healthy_workloads(namespace, revision) {
             if (is_dns || !own.machine.is_only_for_dns) && selects(own.machine.labels) {
                 self.machine(&own.machine);
             }

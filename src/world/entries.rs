@@ -52,6 +52,8 @@ pub(super) struct KeptWorkload {
     /// The names of the ports for which it has a number of its own.
     pub(super) ports: Box<[String]>,
     pub(super) is_healthy: bool,
+    /// Its label `istio.io/rev`.
+    revision: Option<Box<str>>,
 }
 
 #[derive(Debug)]
@@ -115,8 +117,9 @@ impl Entries {
     ) {
         let machine = Machine::of(&entry.spec, entry.labels(), labels, nodes);
         let is_healthy = entry.is_healthy();
-        let kept =
-            KeptWorkload { machine, ports: entry.spec.ports.keys().cloned().collect(), is_healthy };
+        let ports = entry.spec.ports.keys().cloned().collect();
+        let revision = entry.metadata.labels.get("istio.io/rev").map(|own| own.as_str().into());
+        let kept = KeptWorkload { machine, ports, is_healthy, revision };
         let (namespace, name) = (&entry.metadata.namespace, &entry.metadata.name);
         if let Some(old) = self.workloads.insert(namespace, name, kept) {
             old.machine.release(labels, nodes);
@@ -171,6 +174,11 @@ impl Entries {
         self.by_host.keys().map(String::as_str)
     }
 
+    /// The ServiceEntries of one namespace, in no order.
+    pub(super) fn of_namespace(&self, namespace: &str) -> impl Iterator<Item = &ServiceEntry> {
+        self.entries.of_namespace(namespace).map(|(_, kept)| &kept.entry)
+    }
+
     pub(super) fn names(&self) -> Vec<(String, String)> {
         self.entries.names()
     }
@@ -183,8 +191,16 @@ impl Entries {
         self.workloads.of_namespace(namespace).next().is_some()
     }
 
-    /// The WorkloadEntries of a namespace to which requests are sent.
-    pub(super) fn healthy_workloads(&self, namespace: &str) -> impl Iterator<Item = &KeptWorkload> {
-        self.workloads.of_namespace(namespace).map(|(_, own)| own).filter(|own| own.is_healthy)
+    /// The WorkloadEntries of a namespace to which istiod of `revision` lets requests be sent.
+    pub(super) fn healthy_workloads(
+        &self,
+        namespace: &str,
+        revision: &str,
+    ) -> impl Iterator<Item = &KeptWorkload> {
+        let all = self.workloads.of_namespace(namespace).map(|(_, own)| own);
+        all.filter(move |own| {
+            let is_seen = own.revision.as_deref().is_none_or(|own| own == revision);
+            own.is_healthy && (is_seen || revision.is_empty())
+        })
     }
 }

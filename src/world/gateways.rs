@@ -82,6 +82,11 @@ impl Gateways {
         self.selected.is_empty()
     }
 
+    /// Those of one namespace, in no order.
+    pub(super) fn of_namespace(&self, namespace: &str) -> impl Iterator<Item = &Gateway> {
+        self.objects.of_namespace(namespace).map(|(_, gateway)| gateway)
+    }
+
     pub(super) fn names(&self) -> Vec<(String, String)> {
         self.objects.names()
     }

@@ -1,5 +1,7 @@
 //! What istiod was told about the mesh.
 
+use super::LabelSelector;
+
 /// The mesh-wide settings that change what a name means and who sees what. They are istiod's flags, its environment and its
 /// `MeshConfig`, and must say the same as there.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -8,7 +10,7 @@ pub struct Mesh {
     pub domain: String,
     /// `meshConfig.rootNamespace`.
     pub root_namespace: String,
-    /// istiod's `REVISION`: VirtualServices and DestinationRules with another `istio.io/rev` label do not exist for it.
+    /// istiod's `REVISION`: Istio's objects with another `istio.io/rev` label do not exist for it.
     pub revision: String,
     /// `meshConfig.defaultVirtualServiceExportTo`; empty means `*`.
     pub default_virtual_service_export_to: Vec<String>,
@@ -20,8 +22,19 @@ pub struct Mesh {
     pub cluster: String,
     /// istiod's `ENABLE_ENHANCED_DESTINATIONRULE_MERGE`: whether `exportTo` is compared before DestinationRules are merged.
     pub has_enhanced_merge: bool,
+    /// `meshConfig.discoverySelectors`: what is in a namespace whose labels satisfy none of them does not exist for istiod; empty
+    /// means that it reads all namespaces.
+    pub discovery_selectors: Vec<LabelSelector>,
     /// Whether other clusters' endpoints belong to the mesh: then what is absent here may be there.
     pub is_multi_cluster: bool,
+}
+
+impl Mesh {
+    /// The labels that `discoverySelectors` ask a namespace for, in words.
+    pub fn wanted_labels(&self) -> String {
+        let all = self.discovery_selectors.iter().map(ToString::to_string);
+        all.collect::<Vec<_>>().join(" or ")
+    }
 }
 
 impl Default for Mesh {
@@ -36,6 +49,7 @@ impl Default for Mesh {
             default_service_export_to: Vec::new(),
             cluster: "Kubernetes".to_owned(),
             has_enhanced_merge: true,
+            discovery_selectors: Vec::new(),
             is_multi_cluster: false,
         }
     }

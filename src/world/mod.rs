@@ -6,6 +6,7 @@
 mod client;
 mod delegates;
 mod destination_rules;
+mod discovery;
 mod endpoints;
 mod entries;
 mod gateways;
@@ -18,6 +19,7 @@ mod pods;
 mod references;
 mod routing;
 mod selection;
+mod selector;
 mod services;
 mod table;
 mod virtual_services;
@@ -34,6 +36,7 @@ pub use merged::EffectiveRule;
 pub use mesh::Mesh;
 pub use nodes::Node;
 pub use routing::{ChangedRouting, Routing};
+pub use selector::{LabelSelector, Operator, Requirement, SelectorError};
 pub use services::{EndpointSlice, HostKind, Service, ServicePort, SliceEndpoint};
 pub use virtual_services::MESH;
 pub use workloads::{Age, Workload};
@@ -216,6 +219,7 @@ pub struct World {
     labels: labels::LabelSets,
     pods: pods::Pods,
     workloads: workloads::Workloads,
+    unread: discovery::Unread,
 }
 
 impl World {
@@ -244,9 +248,14 @@ impl World {
         &self.mesh
     }
 
-    /// Changes the mesh-wide settings: names are completed, and rules merged, anew.
+    /// Changes the mesh-wide settings: names are completed, rules merged, and what istiod reads sorted out, anew.
     pub fn set_mesh(&mut self, mesh: Mesh) {
-        self.mesh = mesh;
+        let old = std::mem::replace(&mut self.mesh, mesh);
+        if (&old.discovery_selectors, &old.revision)
+            != (&self.mesh.discovery_selectors, &self.mesh.revision)
+        {
+            self.sift_all();
+        }
         for object in self.virtual_services.take() {
             self.apply(Object::VirtualService(Box::new(object)));
         }
@@ -267,6 +276,7 @@ impl World {
 
     /// Puts an object in, or replaces the one of the same kind, namespace and name.
     pub fn apply(&mut self, object: Object) {
+        let Some(object) = self.sift(object) else { return };
         match object {
             Object::VirtualService(object) => {
                 self.delegates.apply(&object);
@@ -294,8 +304,10 @@ impl World {
                 self.workloads.apply_pod(object, &mut self.labels);
             }
             Object::Node(object) => self.nodes.apply(&object),
-            Object::Namespace(object) => {
-                self.namespaces.insert(object.name, object.labels);
+            Object::Namespace(Namespace { name, labels }) => {
+                if self.namespaces.insert(name.clone(), labels.clone()) != Some(labels) {
+                    self.sift_namespace(&name);
+                }
             }
             Object::Workload(object) => self.workloads.apply(object, &mut self.labels),
         }
@@ -303,6 +315,7 @@ impl World {
 
     /// Takes an object out; one that is not there is no error. A Namespace and a Node have no namespace.
     pub fn delete(&mut self, kind: Kind, namespace: &str, name: &str) {
+        self.unread.remove(kind, namespace, name);
         match kind {
             Kind::VirtualService => {
                 self.delegates.delete(namespace, name);
@@ -325,7 +338,10 @@ impl World {
                 self.workloads.delete(kind, namespace, name, &mut self.labels);
             }
             Kind::Node => self.nodes.delete(name),
-            Kind::Namespace => drop(self.namespaces.remove(name)),
+            Kind::Namespace => {
+                self.namespaces.remove(name);
+                self.sift_namespace(name);
+            }
             Kind::Deployment | Kind::ReplicaSet | Kind::StatefulSet | Kind::DaemonSet => {
                 self.workloads.delete(kind, namespace, name, &mut self.labels);
             }
@@ -334,7 +350,8 @@ impl World {
 
     /// Namespace (empty for Namespaces and Nodes) and name of every object of `kind`: what a relist compares itself with.
     pub fn names(&self, kind: Kind) -> Vec<(String, String)> {
-        match kind {
+        let mut names = self.unread.names(kind);
+        names.extend(match kind {
             Kind::VirtualService => self.virtual_services.names(),
             Kind::DestinationRule => self.destination_rules.names(),
             Kind::ServiceEntry => self.entries.names(),
@@ -350,7 +367,8 @@ impl World {
             Kind::Deployment | Kind::ReplicaSet | Kind::StatefulSet | Kind::DaemonSet => {
                 self.workloads.names(kind)
             }
-        }
+        });
+        names
     }
 
     /// What the Gateways know of a Pod is no more.

@@ -61,6 +61,11 @@ impl<T, K: Borrow<str> + Hash + Eq> Table<T, K> {
         self.0.iter().map(|(namespace, objects)| (namespace.as_str(), objects))
     }
 
+    /// Takes all objects of one namespace out.
+    pub(super) fn take_namespace(&mut self, namespace: &str) -> HashMap<K, T> {
+        self.0.remove(namespace).unwrap_or_default()
+    }
+
     pub(super) fn names(&self) -> Vec<(String, String)> {
         let pairs = |(namespace, names): (&String, &HashMap<K, T>)| {
             names

@@ -177,6 +177,11 @@ impl VirtualServices {
         all.objects.iter().map(|kept| kept.object.clone()).collect()
     }
 
+    /// Those of one namespace, in no order.
+    pub(super) fn of_namespace(&self, namespace: &str) -> impl Iterator<Item = &VirtualService> {
+        self.objects.of_namespace(namespace).map(|(_, kept)| &kept.object)
+    }
+
     pub(super) fn names(&self) -> Vec<(String, String)> {
         self.objects.names()
     }

@@ -2,6 +2,7 @@
 
 mod api;
 mod churn;
+mod discovery;
 mod files;
 mod index;
 mod live;

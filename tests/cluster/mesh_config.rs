@@ -56,6 +56,38 @@ fn each_revision_has_its_config_map() {
     assert_eq!(mesh_config_in(&documents, &elsewhere), Reading::Absent);
 }
 
+#[test]
+fn discovery_selectors_are_read_as_istiod_reads_them() {
+    let read = |text: &str| {
+        let text = format!("discoverySelectors: {text}");
+        let list =
+            json!({"apiVersion": "v1", "kind": "List", "items": [config_map("istio", &text)]});
+        let documents = cluster::parse("files", &list.to_string()).expect("objects");
+        match mesh_config_in(&documents, &name("")) {
+            Reading::Found(config) => config.discovery_selectors(),
+            other => panic!("{other:?}"),
+        }
+    };
+    let texts = |text: &str| {
+        let selectors = read(text).expect(text);
+        selectors.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    assert!(texts("[]").is_empty() && texts("null").is_empty());
+    assert_eq!(texts("[{}]"), ["everything"]);
+    assert_eq!(texts("[{matchLabel: {a: b}}]"), ["everything"], "what there is not is ignored");
+    let two = "[{matchLabels: {mesh: 'on', env: prod}}, {matchExpressions: [{key: team, operator: Exists}, {key: env, operator: NotIn, values: [a, b]}]}]";
+    assert_eq!(texts(two), ["env=prod,mesh=on", "team,env notin (a,b)"]);
+    for wrong in [
+        "[{matchExpressions: [{key: a, operator: Sometimes}]}]",
+        "[{matchExpressions: [{key: a, operator: In}]}]",
+        "[{matchExpressions: [{key: a, operator: Exists, values: [b]}]}]",
+        "[{matchLabels: {'not a key': b}}]",
+        "[{matchLabels: {a: 'no value'}}]",
+    ] {
+        assert!(read(wrong).is_err(), "{wrong}");
+    }
+}
+
 #[tokio::test]
 async fn that_it_may_not_be_read_is_no_error() {
     let api = Api::start(|asked| match asked.path.rsplit('/').next() {

@@ -421,6 +421,40 @@ fn what_istiod_was_told_comes_from_flags_and_from_its_config_map() {
 }
 
 #[test]
+fn what_istiod_does_not_read_is_a_warning_and_what_nobody_knows_is_an_error() {
+    let namespace = |name: &str| {
+        format!(
+            "apiVersion: v1\nkind: Namespace\nmetadata: {{name: {name}, labels: {{mesh: 'on'}}}}\n"
+        )
+    };
+    let (old, new) = (split(100, 0), split(1, 99));
+    let elsewhere = "apiVersion: v1\nkind: Service\nmetadata: {name: other, namespace: web}\n";
+    let desk = Desk::with(&[
+        ("old.yaml", &old),
+        ("new.yaml", &new),
+        ("shop/namespace.yaml", &namespace("shop")),
+        ("web/service.yaml", elsewhere),
+        ("web/namespace.yaml", &namespace("web")),
+        ("bare/service.yaml", elsewhere),
+    ]);
+    let base = ["check", "--world", WORLD, "--world", "shop", "--old", "old.yaml", "new.yaml"];
+    let with = |more: &[&str]| desk.run(&[&base[..], more].concat());
+    let refused = with(&["--discovery-selector", "mesh=on"]);
+    assert_eq!(refused.code(), 1, "{}{}", refused.out(), refused.err());
+    let unread = with(&["--discovery-selector", "mesh=off", "--discovery-selector", "!mesh"]);
+    assert_eq!(unread.code(), 0, "{}{}", unread.out(), unread.err());
+    assert!(unread.out().contains("warning: namespace-read"), "{}", unread.out());
+    let known = with(&["--discovery-selector", "mesh=on", "--world", "web"]);
+    assert_eq!(known.code(), 1, "{}{}", known.out(), known.err());
+    let open = with(&["--discovery-selector", "mesh=on", "--world", "bare"]);
+    assert_eq!(open.code(), 2, "{}{}", open.out(), open.err());
+    assert!(open.err().contains("which labels namespace web has"), "{}", open.err());
+    let wrong = with(&["--discovery-selector", "mesh in on"]);
+    assert_eq!(wrong.code(), 2, "{}", wrong.out());
+    assert!(wrong.err().contains("a selector reads like"), "{}", wrong.err());
+}
+
+#[test]
 fn the_rules_are_listed_and_explained() {
     let desk = Desk::with(&[]);
     let table = desk.run(&["rules"]);

@@ -4,6 +4,7 @@
 mod bounded;
 mod check;
 mod destination_rules;
+mod discovery;
 mod house;
 mod oracle;
 mod properties;
