@@ -176,7 +176,9 @@ impl<'a> Ours<'a> {
         }
     }
 
-    /// Whether a VirtualService that this sidecar sees sends requests to a port of the host, copies of them included.
+    /// Whether a VirtualService that this sidecar sees sends requests to a port of the host, copies of them included. Where
+    /// alternatives of a route name namespaces, one of them must be the client's: an alternative for everybody beside them is
+    /// forgotten (`push_context.go` `virtualServiceDestinationsFilteredBySourceNamespace`), which the gate does not follow.
     fn is_destination(&self, host: &Host, port: i64) -> bool {
         let own = self.client.namespace.as_str();
         let all = self.world.names(Kind::VirtualService);
@@ -192,14 +194,15 @@ impl<'a> Ours<'a> {
             };
             is_seen
                 && self.routes(object).iter().any(|(route, namespace)| {
-                    let is_mine = |block: &RouteMatch| {
-                        block.source_namespace.is_empty() || block.source_namespace == own
-                    };
+                    let mut named =
+                        route.r#match.iter().filter(|block| !block.source_namespace.is_empty());
+                    let is_mine =
+                        route.r#match.iter().all(|block| block.source_namespace.is_empty())
+                            || named.any(|block| block.source_namespace == own);
                     let copies = route.mirrors.iter().map(|own| &own.destination);
                     let copies = copies.chain(&route.mirror);
                     let mut all = route.route.iter().map(|to| &to.destination).chain(copies);
-                    (route.r#match.is_empty() || route.r#match.iter().any(is_mine))
-                        && all.any(|to| names(to, namespace))
+                    is_mine && all.any(|to| names(to, namespace))
                 })
         })
     }
