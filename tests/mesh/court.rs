@@ -11,7 +11,7 @@ use sluicegate::world::{Client, Mesh, World as Cluster};
 
 use crate::harness::Result;
 use crate::harness::process::free_ports;
-use crate::judge::{Addresses, Asked, Theirs, addresses, differences};
+use crate::judge::{Asked, Theirs, addresses, differences};
 use crate::platform::{Envoy, Mode, NAMESPACES, Proxy, Running};
 use crate::world::{ROUND, WAVES, World};
 
@@ -38,6 +38,18 @@ pub(crate) struct Bench {
     gateway: Value,
     /// Copies are numbered across rounds, so that nothing of an earlier one is taken for one of them.
     next: Mutex<usize>,
+}
+
+/// Worlds that stand in the cluster.
+pub(crate) struct Session<'w> {
+    worlds: &'w [World],
+    /// The number of the first one's copy.
+    first: usize,
+    round: String,
+    /// Their objects, as they were stored.
+    stored: Vec<Value>,
+    /// Which of them hold something that the API server does not take, and why.
+    refused: Vec<(usize, String)>,
 }
 
 struct Party {
@@ -102,6 +114,14 @@ impl<'a> Court<'a> {
 
     /// For each world, what Istio does otherwise than the gate believes.
     pub(crate) fn judge(&self, worlds: &[World]) -> Result<Vec<Vec<String>>> {
+        let session = self.open(worlds)?;
+        let found = self.hear(&session, &[])?;
+        self.close(&session)?;
+        Ok(found)
+    }
+
+    /// Puts worlds into the cluster and waits until every Envoy has been told of them.
+    pub(crate) fn open<'w>(&self, worlds: &'w [World]) -> Result<Session<'w>> {
         let first = {
             let mut next = self.bench.next.lock().unwrap_or_else(PoisonError::into_inner);
             let first = *next;
@@ -110,30 +130,68 @@ impl<'a> Court<'a> {
         };
         let round = format!("r{first}");
         let (stored, refused) = self.apply(worlds, first, &round);
-        let mut cluster = Cluster::empty(Mesh::default());
-        let addresses = addresses(&stored);
-        let standing = self.running.nodes.iter().chain([&self.bench.gateway]).cloned();
-        for object in stored.into_iter().chain(standing) {
-            // A kind that no verdict reads tells the gate nothing.
-            if let Some(object) = cluster::object(object) {
-                cluster.apply(object);
-            }
-        }
         self.wait_for(&round)?;
+        Ok(Session { worlds, first, round, stored, refused })
+    }
+
+    /// For each world, what Istio does otherwise than the gate believes, once `changed` is there, too.
+    pub(crate) fn hear(
+        &self,
+        session: &Session<'_>,
+        changed: &[Value],
+    ) -> Result<Vec<Vec<String>>> {
+        let mesh = &self.running.istiod.mesh;
+        let cluster = self.cluster(session, mesh, changed);
+        if !changed.is_empty() {
+            self.running.istiod.push_all()?;
+        }
         let deadline = Instant::now() + PATIENCE;
         let mut found = loop {
-            let found = self.compare(worlds, first, &cluster, &addresses)?;
+            let found = self.compare(session, &cluster, &self.look()?);
             if found.iter().all(Vec::is_empty) || Instant::now() > deadline {
                 break found;
             }
             thread::sleep(Duration::from_millis(300));
         };
-        for (at, reason) in refused {
-            found[at] = vec![format!("{NOT_STORED}: {reason}")];
+        for (at, reason) in &session.refused {
+            found[*at] = vec![format!("{NOT_STORED}: {reason}")];
         }
-        let label = format!("{ROUND}={round}");
-        self.running.runtime.block_on(self.running.api.delete_all(&NAMESPACES, &label))?;
         Ok(found)
+    }
+
+    /// Which of these settings a gate could have without differing from Istio in any of the worlds.
+    pub(crate) fn unnoticed(
+        &self,
+        session: &Session<'_>,
+        settings: &[(&'static str, Mesh)],
+    ) -> Result<Vec<&'static str>> {
+        let theirs = self.look()?;
+        let is_unnoticed = |mesh: &Mesh| {
+            let cluster = self.cluster(session, mesh, &[]);
+            let mut found = self.differing(session, &cluster, &theirs);
+            found.all(|(_, found)| found.is_empty())
+        };
+        let unnoticed = settings.iter().filter(|(_, mesh)| is_unnoticed(mesh));
+        Ok(unnoticed.map(|(name, _)| *name).collect())
+    }
+
+    /// Takes the worlds out again.
+    pub(crate) fn close(&self, session: &Session<'_>) -> Result {
+        let label = format!("{ROUND}={}", session.round);
+        self.running.runtime.block_on(self.running.api.delete_all(&NAMESPACES, &label))
+    }
+
+    /// What the gate knows.
+    fn cluster(&self, session: &Session<'_>, mesh: &Mesh, changed: &[Value]) -> Cluster {
+        let mut cluster = Cluster::empty(mesh.clone());
+        let standing = self.running.standing.iter().chain([&self.bench.gateway]);
+        for object in session.stored.iter().chain(standing).chain(changed) {
+            // A kind that no verdict reads tells the gate nothing.
+            if let Some(object) = cluster::object(object.clone()) {
+                cluster.apply(object);
+            }
+        }
+        cluster
     }
 
     /// The objects as they were stored, and which worlds hold one that the API server refuses.
@@ -183,7 +241,7 @@ impl<'a> Court<'a> {
         let wanted = [
             format!("outbound|9080||{round}.marker.example.com"),
             format!("outbound|9080|{round}|{round}.marker.example.com"),
-            format!("outbound|9080||marker-{round}.gamma.svc.cluster.local"),
+            format!("outbound|9080||marker-{round}.gamma.svc.{}", self.running.istiod.mesh.domain),
         ];
         self.wait_until(round, |theirs, config| {
             let seen =
@@ -225,34 +283,60 @@ impl<'a> Court<'a> {
         Ok(())
     }
 
+    /// What every Envoy has been told.
+    fn look(&self) -> Result<Vec<Theirs>> {
+        let look = |party: &Party| {
+            let theirs = self.running.runtime.block_on(Theirs::ask(&party.envoy))?;
+            match theirs.refused.first() {
+                Some(reason) => {
+                    let name = party.proxy.name;
+                    Err(format!("{name} refuses what istiod sends: {reason}").into())
+                }
+                None => Ok(theirs),
+            }
+        };
+        self.bench.parties.iter().map(look).collect()
+    }
+
     fn compare(
         &self,
-        worlds: &[World],
-        first: usize,
+        session: &Session<'_>,
         cluster: &Cluster,
-        addresses: &Addresses,
-    ) -> Result<Vec<Vec<String>>> {
-        let mut found = vec![Vec::new(); worlds.len()];
-        for party in &self.bench.parties {
-            let theirs = self.running.runtime.block_on(Theirs::ask(&party.envoy))?;
-            if let Some(reason) = theirs.refused.first() {
-                return Err(
-                    format!("{} refuses what istiod sends: {reason}", party.proxy.name).into()
-                );
-            }
+        theirs: &[Theirs],
+    ) -> Vec<Vec<String>> {
+        let mut found = vec![Vec::new(); session.worlds.len()];
+        for (at, more) in self.differing(session, cluster, theirs) {
+            found[at].extend(more);
+        }
+        found
+    }
+
+    /// For each client and each world, by its place, what differs; only as far as somebody asks.
+    fn differing<'s>(
+        &'s self,
+        session: &'s Session<'_>,
+        cluster: &'s Cluster,
+        theirs: &'s [Theirs],
+    ) -> impl Iterator<Item = (usize, Vec<String>)> + 's {
+        let domain = self.running.istiod.mesh.domain.as_str();
+        let addresses = addresses(&session.stored, domain);
+        let parties = self.bench.parties.iter().zip(theirs);
+        let worlds = move |at: usize| {
+            parties.clone().map(move |(party, theirs)| (at, party, theirs)).collect::<Vec<_>>()
+        };
+        let all = (0..session.worlds.len()).flat_map(worlds);
+        all.map(move |(at, party, theirs)| {
             let gateway_port =
                 (party.proxy.mode == Mode::Gateway).then_some(self.bench.gateway_port);
-            let asked =
-                Asked { name: party.proxy.name, client: &party.client, gateway_port, addresses };
-            for (at, world) in worlds.iter().enumerate() {
-                found[at].extend(differences(world, first + at, cluster, &asked, &theirs));
-            }
-        }
-        Ok(found)
+            let (name, client) = (party.proxy.name, &party.client);
+            let asked = Asked { name, client, domain, gateway_port, addresses: &addresses };
+            let number = session.first + at;
+            (at, differences(&session.worlds[at], number, cluster, &asked, theirs))
+        })
     }
 }
 
-/// The last object of each kind in a round.
+/// The last object of each kind in a round, for everybody, whatever the mesh's defaults are.
 fn markers(round: &str) -> Vec<Value> {
     let labels = json!({ ROUND: round });
     let host = format!("{round}.marker.example.com");
@@ -264,26 +348,32 @@ fn markers(round: &str) -> Vec<Value> {
         })
     };
     let name = format!("marker-{round}");
+    let mut service = metadata("gamma", name.clone());
+    service["annotations"] = json!({ "networking.istio.io/exportTo": "*" });
     let mut slice_labels = labels.clone();
     slice_labels["kubernetes.io/service-name"] = name.clone().into();
     vec![
         istio(
             "ServiceEntry",
             json!({
-                "hosts": [host], "ports": [{ "number": 9080, "name": "http", "protocol": "HTTP" }],
+                "hosts": [host], "exportTo": ["*"],
+                "ports": [{ "number": 9080, "name": "http", "protocol": "HTTP" }],
                 "resolution": "STATIC", "endpoints": [{ "address": "10.250.0.1" }],
             }),
         ),
-        istio("DestinationRule", json!({ "host": host, "subsets": [{ "name": round }] })),
+        istio(
+            "DestinationRule",
+            json!({ "host": host, "exportTo": ["*"], "subsets": [{ "name": round }] }),
+        ),
         istio(
             "VirtualService",
             json!({
-                "hosts": [host], "gateways": ["mesh", "ingress/edge"],
+                "hosts": [host], "exportTo": ["*"], "gateways": ["mesh", "ingress/edge"],
                 "http": [{ "name": round, "route": [{ "destination": { "host": host, "subset": round } }] }],
             }),
         ),
         json!({
-            "apiVersion": "v1", "kind": "Service", "metadata": metadata("gamma", name.clone()),
+            "apiVersion": "v1", "kind": "Service", "metadata": service,
             "spec": { "ports": [{ "name": "http", "port": 9080 }] },
         }),
         json!({

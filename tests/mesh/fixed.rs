@@ -8,7 +8,8 @@ use crate::harness::Result;
 use crate::platform::Running;
 use crate::world::World;
 
-pub(crate) fn agree_with_istio(running: &Running) -> Result {
+/// Their names, and themselves.
+pub(crate) fn worlds() -> Result<(Vec<String>, Vec<World>)> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/mesh/worlds");
     let mut names = Vec::new();
     let mut worlds = Vec::new();
@@ -20,8 +21,17 @@ pub(crate) fn agree_with_istio(running: &Running) -> Result {
         worlds.push(World::parse(&name, &fs::read_to_string(&file)?)?);
         names.push(name);
     }
-    let found = Court::of(running)?.judge(&worlds)?;
-    let differing = names.iter().zip(&found).filter(|(_, found)| !found.is_empty());
+    Ok((names, worlds))
+}
+
+pub(crate) fn agree_with_istio(running: &Running) -> Result {
+    let (names, worlds) = worlds()?;
+    report(&names, &Court::of(running)?.judge(&worlds)?)
+}
+
+/// An error where any world differs.
+pub(crate) fn report(names: &[String], found: &[Vec<String>]) -> Result {
+    let differing = names.iter().zip(found).filter(|(_, found)| !found.is_empty());
     let report = differing.map(|(name, found)| format!("{name}:\n  {}", found.join("\n  ")));
     let report = report.collect::<Vec<_>>();
     if report.is_empty() {

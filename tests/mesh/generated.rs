@@ -12,22 +12,28 @@ const AT_ONCE: usize = 30;
 const CANDIDATES: usize = 60;
 const ROUNDS: usize = 25;
 
-/// The number of worlds, and the first seed.
-fn wanted() -> Result<(u64, u64)> {
+/// The number of worlds, this one unless something else is asked for, and the first seed.
+fn wanted(usual: u64) -> Result<(u64, u64)> {
     let number = |name: &str, default: u64| match std::env::var(name) {
         Ok(text) => text.parse().map_err(|error| format!("{name}={text}: {error}")),
         Err(_) => Ok(default),
     };
-    Ok((number("SLUICEGATE_MESH_CASES", 180)?, number("SLUICEGATE_MESH_SEED", 1)?))
+    Ok((number("SLUICEGATE_MESH_CASES", usual)?, number("SLUICEGATE_MESH_SEED", 1)?))
 }
 
 pub(crate) fn agree_with_istio(running: &Running) -> Result {
-    let (cases, first) = wanted()?;
+    agree(running, 180)
+}
+
+/// So many of them, in the domain of this mesh.
+pub(crate) fn agree(running: &Running, usual: u64) -> Result {
+    let (cases, first) = wanted(usual)?;
     let court = Court::of(running)?;
+    let domain = running.istiod.mesh.domain.as_str();
     let seeds = (first..first + cases).collect::<Vec<_>>();
     let mut failed = Vec::new();
     for seeds in seeds.chunks(AT_ONCE) {
-        let worlds = seeds.iter().map(|seed| generate(*seed)).collect::<Vec<_>>();
+        let worlds = seeds.iter().map(|seed| generate(*seed).in_domain(domain)).collect::<Vec<_>>();
         let found = court.judge(&worlds)?;
         let found = seeds.iter().zip(worlds).zip(found).filter(|(_, found)| !found.is_empty());
         failed.extend(found.map(|((seed, world), found)| (*seed, world, found)));

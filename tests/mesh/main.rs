@@ -18,6 +18,7 @@ mod harness;
 mod judge;
 mod platform;
 mod road;
+mod settings;
 mod traffic;
 mod world;
 
@@ -47,6 +48,7 @@ fn main() -> ExitCode {
     let arguments = Arguments::from_args();
     let stage = Arc::new(Stage::default());
     let alone = [
+        Trial::test("other_settings_agree_with_istio", settings::agree_with_istio),
         Trial::test("the_comparison_is_up_to_date", comparison::is_up_to_date),
         Trial::test("what_is_broken_for_everyone_breaks_the_mesh", broken::breaks_the_mesh),
     ];

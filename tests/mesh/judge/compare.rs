@@ -15,6 +15,8 @@ const PORTS: [i64; 2] = [9080, 9081];
 pub(crate) struct Asked<'a> {
     pub(crate) name: &'a str,
     pub(crate) client: &'a Client,
+    /// The mesh's domain, which the worlds are written for.
+    pub(crate) domain: &'a str,
     /// The port that its gateway listens on.
     pub(crate) gateway_port: Option<u16>,
     /// Of the Services.
@@ -30,7 +32,7 @@ pub(crate) fn differences(
     theirs: &Theirs,
 ) -> Vec<String> {
     let mut found = Vec::new();
-    let hosts = hosts(world, number);
+    let hosts = hosts(world, number, asked.domain);
     let own = |port| Ours { world: cluster, client: asked.client, port };
     let mut say = |text: String| found.push(format!("{}: {text}", asked.name));
 
@@ -131,7 +133,7 @@ fn same(ours: &Table, theirs: &Table) -> bool {
 }
 
 /// The hosts that anything in the world is or speaks of.
-fn hosts(world: &World, number: usize) -> BTreeSet<Host> {
+fn hosts(world: &World, number: usize, domain: &str) -> BTreeSet<Host> {
     let mut hosts = BTreeSet::new();
     for piece in &world.0 {
         let object = &piece.object;
@@ -140,7 +142,7 @@ fn hosts(world: &World, number: usize) -> BTreeSet<Host> {
         };
         let namespace = text("/metadata/namespace");
         let mut add = |host: &str| {
-            hosts.insert(Host::resolve(&fill_text(host, number), namespace, "cluster.local"));
+            hosts.insert(Host::resolve(&fill_text(host, number), namespace, domain));
         };
         if object["kind"] == "Service" {
             add(text("/metadata/name"));

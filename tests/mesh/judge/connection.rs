@@ -31,13 +31,13 @@ pub(crate) struct Connection {
 pub(crate) type Addresses = BTreeMap<String, String>;
 
 /// Of objects as they were stored.
-pub(crate) fn addresses(objects: &[Value]) -> Addresses {
+pub(crate) fn addresses(objects: &[Value], domain: &str) -> Addresses {
     let services = objects.iter().filter(|object| object["kind"] == "Service");
     let address = |object: &Value| {
         let text = |pointer| object.pointer(pointer).and_then(Value::as_str);
         let (name, namespace) = (text("/metadata/name")?, text("/metadata/namespace")?);
         let address = text("/spec/clusterIP").filter(|own| *own != "None" && !own.is_empty())?;
-        Some((format!("{name}.{namespace}.svc.cluster.local"), address.to_owned()))
+        Some((format!("{name}.{namespace}.svc.{domain}"), address.to_owned()))
     };
     services.filter_map(address).collect()
 }
@@ -55,6 +55,15 @@ pub(super) fn differences(
     let gateway = format!("ingress/{}", fill_text(GATEWAY, number));
     let client = match &asked.client.gateway {
         Some(_) if cluster.gateway("ingress", &fill_text(GATEWAY, number)).is_none() => {
+            // Nothing may listen for a Gateway that the gate thinks is not there.
+            let bind = fill_text(BIND, number);
+            for (port, protocol) in PORTS {
+                let mut all = connections(world, number, protocol).into_iter();
+                if all.any(|own| theirs.listeners.takes(&bind, port, &own).is_some()) {
+                    let listeners = theirs.listeners.show(&bind, port);
+                    found.push(format!("{bind}:{port}: nobody for us, Istio has {listeners}"));
+                }
+            }
             return found;
         }
         Some(_) => Client { gateway: Some(gateway), ..asked.client.clone() },

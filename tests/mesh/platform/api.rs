@@ -59,6 +59,14 @@ impl Api {
         Ok(())
     }
 
+    /// Gives a Namespace a label, `key=value`, or takes it away; the Namespace as it is then stored.
+    pub(crate) async fn label(&self, namespace: &str, label: &str, is_set: bool) -> Result<Value> {
+        let (key, value) = label.split_once('=').unwrap_or((label, ""));
+        let value = is_set.then_some(value);
+        let patch = json!({ "metadata": { "labels": { key: value } } });
+        self.send("PATCH", &format!("/api/v1/namespaces/{namespace}"), &patch).await
+    }
+
     /// Deletes all objects of these namespaces that carry the label.
     pub(crate) async fn delete_all(&self, namespaces: &[&str], label: &str) -> Result {
         let namespaced = KINDS.iter().filter(|(kind, _, _)| *kind != "Node");
@@ -81,10 +89,14 @@ impl Api {
     }
 
     async fn send(&self, method: &str, path: &str, body: &Value) -> Result<Value> {
+        let kind = match method {
+            "PATCH" => "application/merge-patch+json",
+            _ => "application/json",
+        };
         let request = Request::builder()
             .method(method)
             .uri(path)
-            .header("content-type", "application/json")
+            .header("content-type", kind)
             .body(Body::from(body.to_string().into_bytes()))?;
         let response = self.0.send(request).await?;
         let status = response.status();

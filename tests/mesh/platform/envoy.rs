@@ -4,6 +4,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use sluicegate::world::Mesh;
 
 use super::{Istiod, web};
 use crate::harness::process::Process;
@@ -91,14 +92,15 @@ fn bootstrap(istiod: &Istiod, proxy: &Proxy) -> Value {
         Mode::Loopback => ("sidecar", "NONE"),
         Mode::Gateway => ("router", "REDIRECT"),
     };
+    let Mesh { domain, cluster, .. } = &istiod.mesh;
     let source = json!({ "ads": {}, "resource_api_version": "V3" });
     json!({
         "node": {
-            "id": format!("{kind}~{address}~{name}.{namespace}~{namespace}.svc.cluster.local"),
+            "id": format!("{kind}~{address}~{name}.{namespace}~{namespace}.svc.{domain}"),
             "cluster": format!("{name}.{namespace}"),
             "locality": { "region": "north", "zone": "north-a" },
             "metadata": {
-                "NAMESPACE": namespace, "LABELS": labels, "CLUSTER_ID": "Kubernetes", "NAME": name, "MESH_ID": "cluster.local",
+                "NAMESPACE": namespace, "LABELS": labels, "CLUSTER_ID": cluster, "NAME": name, "MESH_ID": domain,
                 "INTERCEPTION_MODE": interception, "ISTIO_VERSION": "1.32.0", "NODE_NAME": "node-a",
             },
         },

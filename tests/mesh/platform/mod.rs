@@ -8,6 +8,7 @@ mod web;
 use std::sync::{Arc, OnceLock};
 
 use serde_json::{Value, json};
+use sluicegate::world::Mesh;
 use tokio::runtime::Runtime;
 
 pub(crate) use self::api::Api;
@@ -24,6 +25,10 @@ use crate::harness::{ControlPlane, Result};
 /// worlds are kept apart by the names of their hosts.
 pub(crate) const NAMESPACES: [&str; 5] = ["alpha", "beta", "gamma", "ingress", "istio-system"];
 
+/// The label that all of them carry but one: some meshes read only what has it. The gateway's is known by its name.
+pub(crate) const PART: &str = "mesh.sluicegate.dev/part=core";
+pub(crate) const OUTSIDE: &str = "beta";
+
 /// A control plane with Istio's, shared by all tests that do not need one of their own.
 #[derive(Default)]
 pub(crate) struct Stage(OnceLock<std::result::Result<Running, String>>);
@@ -35,8 +40,8 @@ pub(crate) struct Running {
     pub(crate) api: Api,
     pub(crate) plane: ControlPlane,
     pub(crate) runtime: Runtime,
-    /// As they were stored.
-    pub(crate) nodes: Vec<Value>,
+    /// The Nodes and Namespaces, as they were stored.
+    pub(crate) standing: Vec<Value>,
 }
 
 impl Stage {
@@ -59,6 +64,11 @@ impl Stage {
 
 impl Running {
     pub(crate) fn start() -> Result<Self> {
+        Self::start_with(&Mesh::default())
+    }
+
+    /// With an istiod that is told this about the mesh.
+    pub(crate) fn start_with(mesh: &Mesh) -> Result<Self> {
         let plane = ControlPlane::start(Arc::new(Sandbox::new()?))?;
         for name in NAMESPACES.into_iter().chain(["traffic"]) {
             plane.namespace(name, None)?;
@@ -67,7 +77,11 @@ impl Running {
             tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
         let api = runtime.block_on(Api::new(&plane.sandbox().path().join("admin.kubeconfig")))?;
         // Nodes before istiod: their labels are on the endpoints from the first push on.
-        let mut nodes = Vec::new();
+        let mut standing = Vec::new();
+        for name in NAMESPACES {
+            let is_part = ![OUTSIDE, "ingress"].contains(&name);
+            standing.push(runtime.block_on(api.label(name, PART, is_part))?);
+        }
         for zone in ["a", "b"] {
             let labels = json!({
                 "topology.kubernetes.io/region": "north", "topology.kubernetes.io/zone": format!("north-{zone}"),
@@ -75,9 +89,9 @@ impl Running {
             });
             let name = format!("node-{zone}");
             let node = json!({ "apiVersion": "v1", "kind": "Node", "metadata": { "name": name, "labels": labels } });
-            nodes.push(runtime.block_on(api.create(&node))?);
+            standing.push(runtime.block_on(api.create(&node))?);
         }
-        let istiod = Istiod::start(&plane, &[])?;
-        Ok(Self { bench: OnceLock::new(), istiod, api, plane, runtime, nodes })
+        let istiod = Istiod::start(&plane, mesh)?;
+        Ok(Self { bench: OnceLock::new(), istiod, api, plane, runtime, standing })
     }
 }

@@ -47,6 +47,16 @@ impl World {
         Ok(Self(documents.into_iter().map(piece).collect()))
     }
 
+    /// The same for a mesh with another domain than Istio's default.
+    pub(crate) fn in_domain(&self, domain: &str) -> Self {
+        let own = format!(".svc.{domain}");
+        let piece = |piece: &Piece| {
+            let text = |text: &str| text.replace(".svc.cluster.local", &own);
+            Piece { wave: piece.wave, object: map_texts(&piece.object, &text) }
+        };
+        Self(self.0.iter().map(piece).collect())
+    }
+
     /// The objects of copy `number` that belong to a wave.
     pub(crate) fn copy(&self, number: usize, round: &str, wave: usize) -> Vec<Value> {
         let own = self.0.iter().filter(|piece| piece.wave == wave);
@@ -88,12 +98,16 @@ impl World {
 
 /// `@` becomes the copy's name; `ip:3` its third address; `lo:@` an address of its own on this machine.
 pub(crate) fn fill(value: &Value, number: usize) -> Value {
+    map_texts(value, &|text| fill_text(text, number))
+}
+
+/// Every text in it changed, keys included.
+fn map_texts(value: &Value, change: &dyn Fn(&str) -> String) -> Value {
     match value {
-        Value::String(text) => Value::String(fill_text(text, number)),
-        Value::Array(items) => items.iter().map(|item| fill(item, number)).collect(),
+        Value::String(text) => Value::String(change(text)),
+        Value::Array(items) => items.iter().map(|item| map_texts(item, change)).collect(),
         Value::Object(fields) => {
-            let fields =
-                fields.iter().map(|(key, value)| (fill_text(key, number), fill(value, number)));
+            let fields = fields.iter().map(|(key, value)| (change(key), map_texts(value, change)));
             Value::Object(fields.collect::<Map<_, _>>())
         }
         other => other.clone(),
