@@ -81,7 +81,9 @@ impl<'a> Ours<'a> {
         let selected = self.world.selected(host, &labels, Some(port));
         // An endpoint of a Pod that is not there yet counts as ready for the gate; istiod waits for the Pod.
         let healthy = |selected: &Endpoints| (selected.ready() - selected.unknown_ready) as usize;
-        let selected = selected.as_ref().map(healthy);
+        // What asks for another cluster the gate leaves open; there is none here.
+        let elsewhere = || self.world.may_be_elsewhere(&labels).then_some(0);
+        let selected = selected.as_ref().map(healthy).or_else(elsewhere);
         if discovery == "STRICT_DNS" && !subset.is_empty() && selected == Some(0) {
             return None;
         }
@@ -192,8 +194,14 @@ impl<'a> Ours<'a> {
                 Host::resolve(&to.host, namespace, &self.world.mesh().domain) == *host
                     && to.port.number.is_none_or(|number| number == port)
             };
-            is_seen
-                && self.routes(object).iter().any(|(route, namespace)| {
+            // Of connections all routes count.
+            let is_below = || {
+                let all = [Protocol::Tcp, Protocol::Tls].into_iter();
+                let all = all.flat_map(|protocol| object.spec.routes(protocol));
+                all.flat_map(|route| &route.route).any(|to| names(&to.destination, namespace))
+            };
+            let is_above = || {
+                self.routes(object).iter().any(|(route, namespace)| {
                     let mut named =
                         route.r#match.iter().filter(|block| !block.source_namespace.is_empty());
                     let is_mine =
@@ -204,6 +212,8 @@ impl<'a> Ours<'a> {
                     let mut all = route.route.iter().map(|to| &to.destination).chain(copies);
                     is_mine && all.any(|to| names(to, namespace))
                 })
+            };
+            is_seen && (is_above() || is_below())
         })
     }
 
@@ -321,7 +331,7 @@ impl<'a> Ours<'a> {
         // A sidecar knows the services of the listener's port for HTTP, a gateway all of them.
         let is_l4 = PORTS.iter().any(|(port, _)| *port == self.port);
         let is_seen = (self.client.gateway.is_some() || is_l4 || own.contains(&self.port))
-            && self.world.is_visible(&host, self.client);
+            && self.world.is_routable(&host, self.client);
         let port = match (to.port.number, own.as_slice()) {
             (Some(number), _) => number,
             (None, [only]) if is_seen => *only,

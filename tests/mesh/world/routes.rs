@@ -37,8 +37,11 @@ pub(super) fn virtual_service(dice: &mut Dice, place: usize) -> Value {
     let mut own = vec![dice.pick(&hosts)];
     if dice.chance(15) {
         let further = dice.pick(&hosts);
-        // The same host twice is the same routes twice.
-        if !further.eq_ignore_ascii_case(own[0]) {
+        // The same host twice is the same routes twice, also where only the case differs.
+        let first = |host: &'static str| host.split('.').next().unwrap_or_default();
+        let names = [first(own[0]), first(further)];
+        let differ_in_case = names[0] != names[1] && names[0].eq_ignore_ascii_case(names[1]);
+        if !further.eq_ignore_ascii_case(own[0]) && !differ_in_case {
             own.push(further);
         }
     }
