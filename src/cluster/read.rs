@@ -9,7 +9,8 @@ use serde_json::Value;
 use super::repair;
 use super::resources::kind_of;
 use crate::istio::{
-    DestinationRule, Gateway, ServiceEntry, Timestamp, VirtualService, WorkloadEntry,
+    DestinationRule, Gateway, ServiceEntry, Timestamp, UseWaypoint, VirtualService, Waypoint,
+    WorkloadEntry,
 };
 use crate::world::{
     EndpointSlice, Kind, Namespace, Node, Object, Pod, PodStatus, Service, ServicePort,
@@ -57,6 +58,7 @@ fn of_kind(kind: Kind, source: Source<'_>) -> Option<Object> {
         Kind::ServiceEntry => Object::ServiceEntry(Box::new(source.read::<ServiceEntry>())),
         Kind::WorkloadEntry => Object::WorkloadEntry(Box::new(source.read::<WorkloadEntry>())),
         Kind::Gateway => Object::Gateway(Box::new(source.read::<Gateway>())),
+        Kind::Waypoint => Object::Waypoint(Box::new(source.read::<Waypoint>())),
         Kind::Service => Object::Service(source.read::<RawService>().into()),
         Kind::EndpointSlice => Object::EndpointSlice(source.read::<RawSlice>().into()),
         Kind::Pod => Object::Pod(source.read::<RawPod>().into()),
@@ -83,6 +85,7 @@ pub(super) fn name(object: &Object) -> (&str, &str) {
         Object::ServiceEntry(object) => (&object.metadata.namespace, &object.metadata.name),
         Object::WorkloadEntry(object) => (&object.metadata.namespace, &object.metadata.name),
         Object::Gateway(object) => (&object.metadata.namespace, &object.metadata.name),
+        Object::Waypoint(object) => (&object.metadata.namespace, &object.metadata.name),
         Object::Service(object) => (&object.namespace, &object.name),
         Object::EndpointSlice(object) => (&object.namespace, &object.name),
         Object::Pod(object) => (&object.namespace, &object.name),
@@ -266,6 +269,7 @@ impl From<RawService> for Service {
             is_headless: spec.cluster_ip == "None",
             is_node_local: spec.internal_traffic_policy == "Local",
             export_to,
+            use_waypoint: UseWaypoint::of(&metadata.labels),
         }
     }
 }

@@ -17,6 +17,16 @@ pub struct Resource {
     pub is_custom: bool,
 }
 
+impl Resource {
+    /// The name as `kind:` spells it.
+    pub fn spelled(&self) -> &'static str {
+        match self.kind {
+            Kind::Waypoint => "Gateway",
+            kind => kind.name(),
+        }
+    }
+}
+
 const fn built_in(kind: Kind, group: &'static str, plural: &'static str) -> Resource {
     Resource { kind, group, versions: &["v1"], plural, is_custom: false }
 }
@@ -33,6 +43,13 @@ pub const RESOURCES: [Resource; Kind::ALL.len()] = [
     istio(Kind::ServiceEntry, "serviceentries"),
     istio(Kind::WorkloadEntry, "workloadentries"),
     istio(Kind::Gateway, "gateways"),
+    Resource {
+        kind: Kind::Waypoint,
+        group: "gateway.networking.k8s.io",
+        versions: &["v1", "v1beta1"],
+        plural: "gateways",
+        is_custom: true,
+    },
     built_in(Kind::Service, "", "services"),
     built_in(Kind::EndpointSlice, "discovery.k8s.io", "endpointslices"),
     built_in(Kind::Pod, "", "pods"),
@@ -56,7 +73,7 @@ pub fn resource(kind: Kind) -> &'static Resource {
 pub(super) fn kind_of(api_version: &str, kind: &str) -> Option<Kind> {
     let group = api_version.rsplit_once('/').map_or("", |(group, _)| group);
     let named =
-        RESOURCES.iter().find(|resource| resource.kind.name() == kind && resource.group == group);
+        RESOURCES.iter().find(|resource| resource.spelled() == kind && resource.group == group);
     named.map(|resource| resource.kind)
 }
 
@@ -73,7 +90,7 @@ mod tests {
                     "" => (*version).to_owned(),
                     group => format!("{group}/{version}"),
                 };
-                assert_eq!(kind_of(&api_version, kind.name()), Some(kind));
+                assert_eq!(kind_of(&api_version, own.spelled()), Some(kind));
             }
         }
         assert_eq!(kind_of("networking.example.com/v1", "VirtualService"), None);

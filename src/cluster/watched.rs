@@ -119,7 +119,7 @@ impl kube::Resource for Watched {
     type Scope = DynamicResourceScope;
 
     fn kind(served: &Served) -> Cow<'_, str> {
-        served.resource.kind.name().into()
+        served.resource.spelled().into()
     }
 
     fn group(served: &Served) -> Cow<'_, str> {

@@ -14,6 +14,7 @@ mod service_entry;
 mod shape;
 mod traffic_policy;
 mod virtual_service;
+mod waypoint;
 mod workload_entry;
 
 pub use condition::{Arrival, Condition, ConditionIndex, Reading, Specificity};
@@ -37,4 +38,5 @@ pub use virtual_service::{
     Delegate, Destination, PortSelector, Present, Protocol, Route, RouteDestination, RouteMatch,
     StringMatch, VirtualService, VirtualServiceSpec,
 };
+pub use waypoint::{UseWaypoint, Waypoint};
 pub use workload_entry::{ServiceEntrySelector, WorkloadEntry, WorkloadEntrySpec};

@@ -38,7 +38,7 @@ use crate::istio::{DestinationRule, VirtualService};
 use crate::world::{Kind, World};
 
 /// The kinds that tell what a destination is and who is stable, whichever rules are in force.
-const EVIDENCE: [Kind; 11] = [
+const EVIDENCE: [Kind; 13] = [
     Kind::VirtualService,
     Kind::DestinationRule,
     Kind::ServiceEntry,
@@ -46,6 +46,8 @@ const EVIDENCE: [Kind; 11] = [
     Kind::Service,
     Kind::EndpointSlice,
     Kind::Pod,
+    Kind::Namespace,
+    Kind::Waypoint,
     Kind::Deployment,
     Kind::ReplicaSet,
     Kind::StatefulSet,

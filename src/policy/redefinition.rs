@@ -352,7 +352,7 @@ fn groups(users: &[Clients<'_>], route: &Route, named: &[Group]) -> Vec<Group> {
     let mut found = Vec::new();
     for users in users {
         for asked in users.of_route(route).iter() {
-            let group = Group { clients: asked.clients.clone(), gravity: Gravity::Full };
+            let group = Group { clients: asked.clients.clone(), gravity: asked.gravity };
             if !found.contains(&group) {
                 found.push(group);
             }
@@ -360,7 +360,11 @@ fn groups(users: &[Clients<'_>], route: &Route, named: &[Group]) -> Vec<Group> {
         for group in named {
             let is_asked = |own: &Client| found.iter().any(|known| known.clients.contains(own));
             if group.clients.iter().all(|own| users.includes(own, route) && !is_asked(own)) {
-                found.push(group.clone());
+                let mut group = group.clone();
+                if group.clients.iter().all(|own| users.gravity(own) == Gravity::WarnOnly) {
+                    group.gravity = Gravity::WarnOnly;
+                }
+                found.push(group);
             }
         }
     }

@@ -28,7 +28,7 @@ const MESH_DEFAULT: &str = "meshConfig.defaultServiceExportTo says so";
 /// absent is a warning there, and where other clusters belong to the mesh.
 ///
 /// Without a port Istio takes the Service's only one, else the one that the client called: a sidecar always does where the
-/// destination does not listen on it, a gateway where the Service has several ports.
+/// destination does not listen on it, a gateway or a waypoint where the Service has several ports.
 ///
 /// Warned about: a Service of type ExternalName whose external host no Service or ServiceEntry is called.
 ///
@@ -45,7 +45,14 @@ impl Rule for DestinationExists {
     const ID: &'static str = "destination-exists";
     const ACTION: Action = Action::Deny;
     const STAGE: Stage = Stage::Traffic;
-    const READS: &'static [Kind] = &[Kind::Service, Kind::ServiceEntry, Kind::Gateway, Kind::Pod];
+    const READS: &'static [Kind] = &[
+        Kind::Service,
+        Kind::ServiceEntry,
+        Kind::Gateway,
+        Kind::Waypoint,
+        Kind::Namespace,
+        Kind::Pod,
+    ];
 
     fn check(&self, case: &Case<'_>, report: &mut Report<'_>) {
         let Some(change) = case.change else { return };
@@ -251,17 +258,22 @@ impl Present<'_> {
         let calls = |client: &Client| hosts.iter().any(|host| case.world.is_visible(host, client));
         let mut asked = self.asked.to_vec();
         let own = Client::in_namespace(&case.review.namespace);
-        if asked.iter().any(|asked| asked.why == Why::Anywhere) {
-            asked.insert(0, Asked { clients: vec![own], why: Why::Exported });
+        if let Some(general) = asked.iter().find(|asked| asked.why == Why::Anywhere) {
+            let gravity = general.gravity;
+            asked.insert(0, Asked { clients: vec![own], why: Why::Exported, gravity });
         }
         let lacks = |asked: &Asked| {
             !asked.clients.iter().any(sees)
                 && (asked.why != Why::Anywhere || asked.clients.iter().any(calls))
         };
-        let lost = asked.iter().filter(|asked| lacks(asked));
+        let lost = asked.iter().filter(|asked| lacks(asked)).collect::<Vec<_>>();
+        let is_grave = lost.iter().any(|asked| asked.gravity == Gravity::Full);
         let mut names = Vec::new();
-        for client in lost.filter_map(|asked| asked.clients.first()) {
+        for client in lost.iter().filter_map(|asked| asked.clients.first()) {
             let name = match (&client.gateway, client.namespace.as_str()) {
+                _ if client.waypoint.is_some() => {
+                    format!("behind waypoint {}", client.waypoint.as_deref().unwrap_or_default())
+                }
                 (Some(gateway), _) => format!("at Gateway {gateway}"),
                 (None, ANY_NAMESPACE) => "anywhere else in the mesh".to_owned(),
                 (None, namespace) => format!("in {namespace}"),
@@ -301,7 +313,8 @@ impl Present<'_> {
             destination.host
         );
         let path = carried.destination_path("host");
-        let gravity = case.if_absent(carried.gravity);
+        let gravity = if is_grave { carried.gravity } else { Gravity::WarnOnly };
+        let gravity = case.if_absent(gravity);
         let rests_on = std::iter::once(self.rests_on()).chain(carried.rests_on());
         report.lookup(gravity, path, message, rests_on.collect());
         true
@@ -365,9 +378,10 @@ impl Present<'_> {
         if ports.is_empty() || taken.is_some_and(|port| ports.contains(&port)) {
             return;
         }
-        let (why, mut rests_on) = match taken {
-            Some(port) => (format!("{} has no port {port}", destination.host), Vec::new()),
+        let (why, mut rests_on, most) = match taken {
+            Some(port) => (format!("{} has no port {port}", destination.host), Vec::new(), most),
             None => match self.listeners(&ports) {
+                Some((why, rests_on, Gravity::Full)) => (why, rests_on, most),
                 Some(found) => found,
                 None => return,
             },
@@ -389,10 +403,11 @@ impl Present<'_> {
         report.lookup(gravity, path, message, rests_on);
     }
 
-    /// No port is written: why none of the ports that clients call is one of `ports`, and what that rests on.
+    /// No port is written: why none of the ports that clients call is one of `ports`, what that rests on, and what it may cost.
     ///
-    /// Source: `pilot/pkg/networking/core/route/route.go` `GetDestinationCluster`.
-    fn listeners(&self, ports: &[i64]) -> Option<(String, Vec<Reference>)> {
+    /// Source: `pilot/pkg/networking/core/route/route.go` `GetDestinationCluster`, `listener_waypoint.go`
+    /// `getWaypointDestinationCluster`.
+    fn listeners(&self, ports: &[i64]) -> Option<(String, Vec<Reference>, Gravity)> {
         let Self { case, carried, destination, .. } = self;
         if carried.flow.protocol != Protocol::Http {
             return None;
@@ -413,12 +428,15 @@ impl Present<'_> {
                     said(&listens),
                     destination.host
                 );
-                return Some((why, vec![Reference::Gateways { namespace: namespace.to_owned() }]));
+                let gateways = Reference::Gateways { namespace: namespace.to_owned() };
+                return Some((why, vec![gateways], Gravity::Full));
             }
         }
-        if !asked.iter().flat_map(|asked| &asked.clients).any(|client| client.gateway.is_none()) {
-            return None;
-        }
+        // A waypoint knows the only port of a Service like a gateway, and takes the one that was called like a sidecar.
+        let is_asked = |own: &Client| own.is_sidecar() || (own.waypoint.is_some() && ports.len() > 1);
+        let mut asked = asked.iter().filter(|asked| asked.clients.iter().any(is_asked)).peekable();
+        asked.peek()?;
+        let is_grave = asked.any(|asked| asked.gravity == Gravity::Full);
         let mut called = BTreeSet::new();
         let mut rests_on = Vec::new();
         for host in self.called() {
@@ -435,7 +453,7 @@ impl Present<'_> {
             said(&called),
             destination.host
         );
-        Some((why, rests_on))
+        Some((why, rests_on, if is_grave { Gravity::Full } else { Gravity::WarnOnly }))
     }
 }
 

@@ -25,11 +25,11 @@ const MOST_LOOKUPS: usize = 20_000;
 /// service's, then the root namespace; an exact host hides a wildcard; rules of one namespace act as one only where their
 /// `exportTo` is the same set; one with a `workloadSelector` takes the place of the others for the pods that it selects; one
 /// with the label `istio.io/rev` of another revision does not exist. The clients concerned are those anywhere in the mesh, those
-/// in the service's namespace, those that `exportTo`, `sourceNamespace` and `sourceLabels` name, and the pods that serve the
-/// Gateways named, wherever these run.
+/// in the service's namespace, those that `exportTo`, `sourceNamespace` and `sourceLabels` name, the pods that serve the Gateways
+/// named, wherever these run, and for clients in ambient mode the host's waypoint, in whose namespace it looks first.
 ///
-/// Admitted with a warning: where only clients lose whose own namespace has a DestinationRule that hides the subset; on a
-/// first install, where no endpoint of the host is ready yet; in a dry run, whose other objects the server does not have; where
+/// Admitted with a warning: where only clients lose whose own namespace has a DestinationRule that hides the subset; where all
+/// hosts have a waypoint that finds it, and no pod with a sidecar is there to miss it; on a first install, where no endpoint of the host is ready yet; in a dry run, whose other objects the server does not have; where
 /// the subset was missing before and gets no more than it had; and for a lowering. Before anybody is refused the
 /// DestinationRules are read again from the API server.
 ///
@@ -51,6 +51,8 @@ impl Rule for SubsetDefined {
         Kind::Service,
         Kind::ServiceEntry,
         Kind::Gateway,
+        Kind::Waypoint,
+        Kind::Namespace,
         Kind::Pod,
         Kind::VirtualService,
     ];
@@ -65,18 +67,26 @@ impl Rule for SubsetDefined {
             if subset.is_empty() || case.world.host(&destination.host).is_none() {
                 continue;
             }
-            let lost = search.lost(takers.asked(&carried), &destination.host, subset);
+            let mut lost = search.lost(takers.asked(&carried), &destination.host, subset);
+            let is_grave = lost.iter().any(|asked| asked.gravity == Gravity::Full);
+            lost.retain(|asked| !is_grave || asked.gravity == Gravity::Full);
             if let Some(first) = lost.first().and_then(|asked| asked.clients.first()) {
                 let is_way_out = search.is_way_out(&lost, &destination.host, subset);
-                let gravity = if is_way_out { Gravity::WarnOnly } else { carried.gravity };
+                let gravity = match is_grave && !is_way_out {
+                    true => carried.gravity,
+                    false => Gravity::WarnOnly,
+                };
                 let gravity = case.if_absent(gravity);
                 if !report.has_room(gravity) {
                     continue;
                 }
-                let who = match is_way_out {
+                let mut who = match is_way_out {
                     true => in_place(first, &format!("outside {}", case.review.namespace)),
                     false => list(&losers(case, &target(case, &destination.host), &lost)),
                 };
+                if !is_grave {
+                    who.push_str(" (none with a sidecar runs; a waypoint finds it)");
+                }
                 let mut rests_on = rests_on(case, destination, first);
                 rests_on.extend(carried.rests_on());
                 report.lookup(
@@ -402,6 +412,9 @@ fn who(client: &Client) -> String {
 }
 
 fn in_place(client: &Client, place: &str) -> String {
+    if let Some(waypoint) = &client.waypoint {
+        return format!("clients behind waypoint {waypoint}");
+    }
     match &client.gateway {
         Some(gateway) if client.namespace == ANY_NAMESPACE => {
             format!("the pods of gateway {gateway}")

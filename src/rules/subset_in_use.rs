@@ -53,6 +53,8 @@ impl Rule for SubsetInUse {
         Kind::Service,
         Kind::ServiceEntry,
         Kind::EndpointSlice,
+        Kind::Waypoint,
+        Kind::Namespace,
         Kind::Pod,
     ];
 
@@ -422,6 +424,9 @@ fn labels_path(case: &Definition<'_>, name: Option<&str>) -> FieldPath {
 fn clients(client: &Client) -> String {
     let namespace = &client.namespace;
     match (&client.gateway, namespace.as_str()) {
+        _ if client.waypoint.is_some() => {
+            format!("clients behind waypoint {}", client.waypoint.as_deref().unwrap_or_default())
+        }
         (Some(gateway), _) => format!("gateway {gateway}"),
         (None, ANY_NAMESPACE) => "clients in the mesh".to_owned(),
         (None, _) if !client.labels.is_empty() => {

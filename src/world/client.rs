@@ -13,14 +13,21 @@ pub struct Client {
     pub namespace: String,
     /// The labels of its Pod: selectors of DestinationRules and `sourceLabels` look at them.
     pub labels: BTreeMap<String, String>,
-    /// The Gateway it serves, `namespace/name`; `None` for a sidecar.
+    /// The Gateway it serves, `namespace/name`; `None` for a sidecar and a waypoint.
     pub gateway: Option<String>,
+    /// The waypoint it is, `namespace/name`; `None` for a sidecar and at a gateway.
+    pub waypoint: Option<String>,
 }
 
 impl Client {
     /// A sidecar in `namespace` whose labels nothing selects.
     pub fn in_namespace(namespace: &str) -> Self {
         Self { namespace: namespace.to_owned(), ..Self::default() }
+    }
+
+    /// Whether it stands in a client's own pod.
+    pub fn is_sidecar(&self) -> bool {
+        self.gateway.is_none() && self.waypoint.is_none()
     }
 
     /// A sidecar in a namespace without rules of its own.

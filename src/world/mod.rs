@@ -23,6 +23,7 @@ mod selector;
 mod services;
 mod table;
 mod virtual_services;
+mod waypoints;
 mod workloads;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -42,7 +43,7 @@ pub use virtual_services::MESH;
 pub use workloads::{Age, Workload};
 
 use crate::istio::{
-    DestinationRule, Gateway, ServiceEntry, Timestamp, VirtualService, WorkloadEntry,
+    DestinationRule, Gateway, ServiceEntry, Timestamp, VirtualService, Waypoint, WorkloadEntry,
 };
 
 /// The kinds of objects that the world is made of.
@@ -58,6 +59,8 @@ pub enum Kind {
     WorkloadEntry,
     /// `networking.istio.io` Gateway.
     Gateway,
+    /// `gateway.networking.k8s.io` Gateway, which a waypoint is one of.
+    Waypoint,
     /// `v1` Service.
     Service,
     /// `discovery.k8s.io` EndpointSlice.
@@ -80,12 +83,13 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::VirtualService,
         Self::DestinationRule,
         Self::ServiceEntry,
         Self::WorkloadEntry,
         Self::Gateway,
+        Self::Waypoint,
         Self::Service,
         Self::EndpointSlice,
         Self::Pod,
@@ -97,7 +101,7 @@ impl Kind {
         Self::DaemonSet,
     ];
 
-    /// The name as `kind:` spells it.
+    /// What messages and metrics call it: as `kind:` spells it, but for a waypoint, which calls itself a Gateway, too.
     pub fn name(self) -> &'static str {
         match self {
             Self::VirtualService => "VirtualService",
@@ -105,6 +109,7 @@ impl Kind {
             Self::ServiceEntry => "ServiceEntry",
             Self::WorkloadEntry => "WorkloadEntry",
             Self::Gateway => "Gateway",
+            Self::Waypoint => "Waypoint",
             Self::Service => "Service",
             Self::EndpointSlice => "EndpointSlice",
             Self::Pod => "Pod",
@@ -131,6 +136,8 @@ pub enum Object {
     WorkloadEntry(Box<WorkloadEntry>),
     /// See [`Gateway`].
     Gateway(Box<Gateway>),
+    /// See [`Waypoint`].
+    Waypoint(Box<Waypoint>),
     /// See [`Service`].
     Service(Service),
     /// See [`EndpointSlice`].
@@ -215,6 +222,7 @@ pub struct World {
     entries: entries::Entries,
     nodes: nodes::Nodes,
     gateways: gateways::Gateways,
+    waypoints: waypoints::Waypoints,
     services: services::Services,
     labels: labels::LabelSets,
     pods: pods::Pods,
@@ -290,6 +298,7 @@ impl World {
             Object::WorkloadEntry(object) => {
                 self.entries.apply_workload(&object, &mut self.labels, &mut self.nodes);
             }
+            Object::Waypoint(object) => self.waypoints.apply(*object),
             Object::Service(object) => self.services.apply(object),
             Object::Gateway(object) => {
                 let (pods, labels) = (&self.pods, &self.labels);
@@ -298,8 +307,10 @@ impl World {
             }
             Object::EndpointSlice(object) => self.services.apply_slice(object, &mut self.pods),
             Object::Pod(object) => {
-                self.leave_gateways(&object.namespace, &object.name);
+                self.forget_pod(&object.namespace, &object.name);
                 self.gateways.add_pod(&object.namespace, &object.labels);
+                let labels = object.labels.keys().map(String::as_str);
+                self.waypoints.add_pod(&object.namespace, labels);
                 self.pods.apply(&object, &mut self.labels, &mut self.nodes);
                 self.workloads.apply_pod(object, &mut self.labels);
             }
@@ -327,13 +338,14 @@ impl World {
                 self.entries.delete(namespace, name, &mut self.labels, &mut self.nodes);
             }
             Kind::Gateway => self.gateways.delete(namespace, name),
+            Kind::Waypoint => self.waypoints.delete(namespace, name),
             Kind::WorkloadEntry => {
                 self.entries.delete_workload(namespace, name, &mut self.labels, &mut self.nodes);
             }
             Kind::Service => self.services.delete(namespace, name),
             Kind::EndpointSlice => self.services.delete_slice(namespace, name, &mut self.pods),
             Kind::Pod => {
-                self.leave_gateways(namespace, name);
+                self.forget_pod(namespace, name);
                 self.pods.delete(namespace, name, &mut self.labels, &mut self.nodes);
                 self.workloads.delete(kind, namespace, name, &mut self.labels);
             }
@@ -357,6 +369,7 @@ impl World {
             Kind::ServiceEntry => self.entries.names(),
             Kind::WorkloadEntry => self.entries.workload_names(),
             Kind::Gateway => self.gateways.names(),
+            Kind::Waypoint => self.waypoints.names(),
             Kind::Service => self.services.names(),
             Kind::EndpointSlice => self.services.slice_names(),
             Kind::Pod => self.pods.names(),
@@ -371,12 +384,11 @@ impl World {
         names
     }
 
-    /// What the Gateways know of a Pod is no more.
-    fn leave_gateways(&mut self, namespace: &str, name: &str) {
-        if self.gateways.select_nothing() {
-            return;
-        }
-        if let Some(set) = self.pods.find(namespace, name) {
+    /// What is counted of a Pod by its labels is no more.
+    fn forget_pod(&mut self, namespace: &str, name: &str) {
+        let Some(set) = self.pods.find(namespace, name) else { return };
+        self.waypoints.remove_pod(namespace, self.labels.pairs(set).map(|(key, _)| key));
+        if !self.gateways.select_nothing() {
             self.gateways.remove_pod(namespace, &self.labels.map(set));
         }
     }

@@ -37,10 +37,12 @@ impl<'a> Routing<'a> {
     ///
     /// For a sidecar these are all those that name the host, or else one: the first of the most specific wildcard, and no wider
     /// one makes good for what it leaves out. At a gateway they are those of the most specific name under which the gateway
-    /// knows the host.
+    /// knows the host. At a waypoint they are all those that name the host or a wildcard for it, but only of the waypoint's own
+    /// namespace and of the host's; none where the host is not reached through it.
     ///
     /// Source: `pilot/pkg/networking/core/route/route.go` `separateVSHostsAndServices`, `pilot/pkg/model/sidecar.go`
-    /// `computeWildcardHostVirtualServiceIndex`, `pilot/pkg/networking/core/gateway.go` `buildGatewayHTTPRouteConfig`.
+    /// `computeWildcardHostVirtualServiceIndex`, `pilot/pkg/networking/core/gateway.go` `buildGatewayHTTPRouteConfig`,
+    /// `listener_waypoint.go` `getVirtualServiceForWaypoint`.
     pub fn virtual_services(self, host: &Host, client: &Client) -> Vec<&'a VirtualService> {
         self.tried(host, client, None).into_iter().map(|(_, kept)| kept.object).collect()
     }
@@ -48,9 +50,11 @@ impl<'a> Routing<'a> {
     /// The VirtualServices that decide about requests of `client` to `port` of `host`; without a port, to any of its ports.
     ///
     /// HTTP from a sidecar: the first one that leaves a route for this client and port, and nobody else. HTTP at a gateway: all
-    /// that do, their routes one after the other with the catch-alls last. TCP and TLS: all that do, until a route matches.
+    /// that do, their routes one after the other with the catch-alls last; at a waypoint as well, but in their order. TCP and TLS:
+    /// all that do, until a route matches; at a waypoint the first one only, and TCP only where no TLS route is for the port.
     ///
-    /// Source: `pilot/pkg/networking/core/httproute.go` (the first virtual host of a name wins), `gateway.go`, `tls.go`.
+    /// Source: `pilot/pkg/networking/core/httproute.go` (the first virtual host of a name wins), `gateway.go`, `tls.go`,
+    /// `listener_waypoint.go` `buildWaypointInboundHTTPRouteConfig`, `getWaypointTCPRoutes`.
     pub fn in_force(
         self,
         host: &Host,
@@ -59,21 +63,34 @@ impl<'a> Routing<'a> {
         port: Option<i64>,
     ) -> Vec<&'a VirtualService> {
         let tried = match protocol {
-            Protocol::Tls | Protocol::Tcp if client.gateway.is_none() => {
+            Protocol::Tls | Protocol::Tcp if client.is_sidecar() => {
                 self.tried_for_connections(host, client)
             }
             _ => self.tried(host, client, port),
         };
-        let tried = tried.into_iter().map(|(_, kept)| kept.object);
-        let mut leaving =
-            tried.filter(|object| self.leaves_a_route(object, client, protocol, port));
-        if protocol == Protocol::Http && client.gateway.is_none() {
-            return leaving.next().into_iter().collect();
-        }
-        leaving.collect()
+        let tried = tried.into_iter().map(|(_, kept)| kept.object).collect::<Vec<_>>();
+        let leaving = |of: Protocol| {
+            let all = tried.iter().copied();
+            all.filter(move |object| self.leaves_a_route(object, host, client, of, port))
+        };
+        let is_first_alone = match protocol {
+            Protocol::Http => client.is_sidecar(),
+            Protocol::Tls => client.waypoint.is_some(),
+            Protocol::Tcp if client.waypoint.is_some() => {
+                if leaving(Protocol::Tls).next().is_some() {
+                    return Vec::new();
+                }
+                true
+            }
+            Protocol::Tcp => false,
+        };
+        leaving(protocol).take(if is_first_alone { 1 } else { usize::MAX }).collect()
     }
 
     fn tried(self, host: &Host, client: &Client, port: Option<i64>) -> Vec<(Turn<'a>, Bound<'a>)> {
+        if client.waypoint.is_some() {
+            return self.tried_at_waypoint(host, client);
+        }
         let lower = lower(host.as_str());
         let seen = self.covering(&lower).into_iter();
         let mut seen = seen
@@ -99,6 +116,19 @@ impl<'a> Routing<'a> {
             seen.filter_map(|(_, kept)| Some((kept.turn(client)?, kept))).collect::<Vec<_>>();
         tried.sort_by_key(|(turn, _)| *turn);
         tried.dedup_by_key(|(turn, _)| *turn);
+        tried
+    }
+
+    /// A waypoint has what a sidecar would try for a connection, but only of its own namespace and of the host's.
+    ///
+    /// Source: `pilot/pkg/networking/core/listener_waypoint.go` `getVirtualServiceForWaypoint`.
+    fn tried_at_waypoint(self, host: &Host, client: &Client) -> Vec<(Turn<'a>, Bound<'a>)> {
+        let own = self.world.waypoint_of(host).filter(|own| Client::at(own) == *client);
+        let Some(namespace) = own.and_then(|_| self.world.host_namespace(host)) else {
+            return Vec::new();
+        };
+        let mut tried = self.tried_for_connections(host, client);
+        tried.retain(|(_, kept)| [namespace, &client.namespace].contains(&kept.namespace));
         tried
     }
 
@@ -163,18 +193,28 @@ impl<'a> Routing<'a> {
     fn leaves_a_route(
         self,
         object: &VirtualService,
+        host: &Host,
         client: &Client,
         protocol: Protocol,
         port: Option<i64>,
     ) -> bool {
         let namespace = object.metadata.namespace.as_str();
-        object.spec.routes(protocol).iter().any(|route| {
-            let Some(to) = &route.delegate else {
-                return is_for(route, protocol, namespace, client, port);
+        let is_for = |route: &Route| {
+            let block = |block: &RouteMatch| {
+                let is_for_port =
+                    port.is_none() || block.port.is_none_or(|own| own == 0 || Some(own) == port);
+                let asks_for_host = protocol != Protocol::Tls
+                    || client.waypoint.is_none()
+                    || block.sni_hosts.as_slice() == [host.as_str()];
+                is_for_port && asks_for_host && client.meets(protocol, block, namespace)
             };
+            route.r#match.is_empty() || route.r#match.iter().any(block)
+        };
+        object.spec.routes(protocol).iter().any(|route| {
+            let Some(to) = &route.delegate else { return is_for(route) };
             let Some(delegate) = self.delegate(to, namespace) else { return false };
             let merged = istio::delegate::merge(route, &delegate.spec.http);
-            merged.routes.iter().any(|(_, route)| is_for(route, protocol, namespace, client, port))
+            merged.routes.iter().any(|(_, route)| is_for(route))
         })
     }
 }
@@ -198,27 +238,14 @@ fn keep_for_sidecar(seen: &mut Vec<(usize, Turn<'_>, Bound<'_>)>, host: &str) {
     });
 }
 
-/// Whether a route is one for this client and port; what else it asks of a request does not count here.
-fn is_for(
-    route: &Route,
-    protocol: Protocol,
-    namespace: &str,
-    client: &Client,
-    port: Option<i64>,
-) -> bool {
-    let block = |block: &RouteMatch| {
-        let is_for_port =
-            port.is_none() || block.port.is_none_or(|own| own == 0 || Some(own) == port);
-        is_for_port && client.meets(protocol, block, namespace)
-    };
-    route.r#match.is_empty() || route.r#match.iter().any(block)
-}
-
 impl Client {
     /// Whether a match of an object in `namespace` is one for this client: its `gateways`, or, where it has none, its
     /// `sourceLabels` and `sourceNamespace`. TCP and TLS ask a sidecar for all of them and a gateway for none of the latter two.
+    /// A waypoint leaves out every match with `sourceLabels`, takes `sourceNamespace` for its own, and in TCP and TLS leaves that
+    /// out, too.
     ///
-    /// Source: `pilot/pkg/networking/core/route/route.go` `sourceMatchHTTP`, `tls.go` `matchTCP`, `gateway.go` `l4SingleMatch`.
+    /// Source: `pilot/pkg/networking/core/route/route.go` `sourceMatchHTTP`, `tls.go` `matchTCP`, `gateway.go` `l4SingleMatch`,
+    /// `listener_waypoint.go` `waypointInboundRoute`, `getTLSRouteMatch`, `getTCPRouteMatch`.
     pub fn meets(&self, protocol: Protocol, block: &RouteMatch, namespace: &str) -> bool {
         let own = self.gateway.as_deref().unwrap_or(MESH);
         let named =
@@ -229,6 +256,11 @@ impl Client {
         };
         if !block.gateways.is_empty() && !named() {
             return false;
+        }
+        if self.waypoint.is_some() {
+            let source = block.source_namespace.as_str();
+            let is_own = protocol == Protocol::Http && source == self.namespace;
+            return block.source_labels.is_empty() && (is_done || is_own || source.is_empty());
         }
         if is_done {
             return true;

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use super::pods::{PodSlot, Pods};
 use super::table::Table;
 use super::{Client, World};
-use crate::istio::{Host, ServiceEntry, host_covers};
+use crate::istio::{Host, ServiceEntry, UseWaypoint, host_covers};
 
 /// The parts of a Service that a verdict reads.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -27,6 +27,8 @@ pub struct Service {
     pub is_node_local: bool,
     /// The annotation `networking.istio.io/exportTo`; empty means the mesh default, which is everywhere.
     pub export_to: Vec<String>,
+    /// What its labels say of a waypoint.
+    pub use_waypoint: UseWaypoint,
 }
 
 /// One of a Service's ports.
@@ -316,7 +318,11 @@ impl World {
             }
             None => false,
         };
-        self.is_visible(host, client) || (client.gateway.is_none() && stands_there())
+        if client.waypoint.is_some() && self.waypoint_of(host).is_some_and(|own| Client::at(own) == *client)
+        {
+            return true;
+        }
+        self.is_visible(host, client) || (client.is_sidecar() && stands_there())
     }
 
     /// The namespace whose objects speak for `host`: a Service's own, or its ServiceEntry's.

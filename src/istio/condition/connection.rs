@@ -29,7 +29,15 @@ pub(super) fn add_source(
         Protocol::Http => alternative.gateways.is_empty(),
         Protocol::Tls | Protocol::Tcp => !arrival.is_gateway(),
     };
-    if counts {
+    if let Some((namespace, _)) = arrival.waypoint {
+        // The client's labels are not known there: what asks for them is left out. In HTTP the waypoint's own namespace is the
+        // client's, in TCP and TLS none is (listener_waypoint.go `waypointInboundRoute`, `getTCPRouteMatch`).
+        let source = alternative.source_namespace.as_str();
+        let is_own = arrival.protocol == Protocol::Http && source == namespace;
+        if !alternative.source_labels.is_empty() || (counts && !source.is_empty() && !is_own) {
+            return None;
+        }
+    } else if counts {
         for (name, value) in &alternative.source_labels {
             parts.push((Attribute::SourceLabel(name.clone()), Test::Exact(value.clone())));
         }
@@ -54,8 +62,19 @@ pub(super) fn add_source(
     Some(())
 }
 
-/// What a match says of the connection. A gateway does not ask where it was meant to go.
-pub(super) fn add_connection(parts: &mut Parts, alternative: &RouteMatch, arrival: &Arrival<'_>) {
+/// What a match says of the connection; `None` where it is for none. A gateway does not ask where it was meant to go. Nor does a
+/// waypoint, and of TLS routes it takes those that name the host that is called and nothing else, for every connection.
+///
+/// Source: `pilot/pkg/networking/core/listener_waypoint.go` `getTLSRouteMatch`.
+pub(super) fn add_connection(
+    parts: &mut Parts,
+    alternative: &RouteMatch,
+    arrival: &Arrival<'_>,
+) -> Option<()> {
+    if let Some((_, host)) = arrival.waypoint {
+        let is_for_host = alternative.sni_hosts.as_slice() == [host];
+        return (arrival.protocol != Protocol::Tls || is_for_host).then_some(());
+    }
     let of_subnets: &[String] = match arrival.protocol != Protocol::Http && arrival.is_gateway() {
         true => &[],
         false => &alternative.destination_subnets,
@@ -68,6 +87,7 @@ pub(super) fn add_connection(parts: &mut Parts, alternative: &RouteMatch, arriva
             parts.push((attribute, Test::any_of(values)));
         }
     }
+    Some(())
 }
 
 impl Condition {

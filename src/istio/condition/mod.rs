@@ -96,6 +96,8 @@ pub struct Arrival<'a> {
     namespace: &'a str,
     /// The list that the routes stand in.
     protocol: Protocol,
+    /// The namespace of the waypoint where they arrive, and the host that is called.
+    waypoint: Option<(&'a str, &'a str)>,
 }
 
 impl<'a> Arrival<'a> {
@@ -106,20 +108,31 @@ impl<'a> Arrival<'a> {
 
     /// At one gateway, given with its full name; the routes are those of an object of `namespace`.
     pub fn at(gateway: &'a str, namespace: &'a str) -> Self {
-        Self { gateways: vec![Cow::Borrowed(gateway)], namespace, protocol: Protocol::Http }
+        Self {
+            gateways: vec![Cow::Borrowed(gateway)],
+            namespace,
+            protocol: Protocol::Http,
+            waypoint: None,
+        }
     }
 
     fn of(gateways: &[String], namespace: &'a str) -> Self {
         let full = gateways.iter().map(|own| Cow::Owned(full_gateway(own, namespace)));
         let gateways =
             if gateways.is_empty() { vec![Cow::Borrowed("mesh")] } else { full.collect() };
-        Self { gateways, namespace, protocol: Protocol::Http }
+        Self { gateways, namespace, protocol: Protocol::Http, waypoint: None }
     }
 
     /// The same for another list than `http`: TCP and TLS read some of a match otherwise.
     #[must_use]
     pub fn of_protocol(self, protocol: Protocol) -> Self {
         Self { protocol, ..self }
+    }
+
+    /// The same at a waypoint, given with its namespace, for a host that is reached through it.
+    #[must_use]
+    pub fn at_waypoint(self, waypoint: Option<(&'a str, &'a str)>) -> Self {
+        Self { waypoint, ..self }
     }
 
     /// Whether nobody arrives from a sidecar.
@@ -195,7 +208,7 @@ impl Condition {
             parts.push((Attribute::Port, Test::Exact(port.to_string())));
         }
         connection::add_source(&mut parts, alternative, arrival)?;
-        connection::add_connection(&mut parts, alternative, arrival);
+        connection::add_connection(&mut parts, alternative, arrival)?;
         Self { parts }.normal()
     }
 

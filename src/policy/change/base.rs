@@ -20,6 +20,8 @@ pub(super) struct Written<'a> {
 pub(super) struct Audience<'a> {
     /// `mesh`, or the full name of a gateway.
     pub(super) gateway: String,
+    /// Where they arrive at a waypoint: its namespace, and the host that is called.
+    waypoint: Option<(String, Host)>,
     /// What is tried before the write, in this order.
     pub(super) before: Vec<Listed<'a>>,
     /// What is tried after it.
@@ -33,10 +35,15 @@ pub(super) struct Audience<'a> {
 impl Audience<'_> {
     pub(super) fn order(&self, protocol: Protocol) -> Order {
         match protocol {
+            _ if self.waypoint.is_some() => Order::OneAfterAnother,
             Protocol::Http if self.gateway == MESH => Order::FirstWins,
             Protocol::Http => Order::CatchAllsLast,
             Protocol::Tls | Protocol::Tcp => Order::MostSpecific,
         }
+    }
+
+    pub(super) fn waypoint(&self) -> Option<(&str, &str)> {
+        self.waypoint.as_ref().map(|(namespace, host)| (namespace.as_str(), host.as_str()))
     }
 }
 
@@ -128,6 +135,8 @@ struct Key {
     after: Vec<usize>,
     /// Only where several lists are merged differently, or a route asks for the gateway.
     gateway: Option<String>,
+    /// Likewise, or where one asks for the client; the host, where TLS routes are told apart by it.
+    waypoint: Option<(String, Option<Host>)>,
     plain: Option<Host>,
 }
 
@@ -136,8 +145,12 @@ struct Key {
 struct Reach {
     /// Whether any `match` asks for a gateway.
     names_gateways: bool,
+    /// Whether any `match` asks for something that a waypoint reads otherwise.
+    names_clients: bool,
     /// Whether every list that it has holds a route for every proxy, so that nothing is tried behind it.
     is_for_every_proxy: bool,
+    /// Whether it has TLS routes.
+    has_tls: bool,
     /// Which lists it has.
     protocols: [bool; 3],
 }
@@ -153,13 +166,15 @@ impl<'a> Finder<'a> {
         let clients = gateways.iter().map(|gateway| clients(object, gateway, self.world));
         let clients = clients.collect::<Vec<_>>();
         for host in &both(&was.hosts, &is.hosts) {
-            for (gateway, client) in gateways
+            let waypoints = self.waypoints(host, namespace, &gateways);
+            let called = gateways
                 .iter()
                 .zip(&clients)
-                .flat_map(|(gateway, all)| all.iter().map(move |own| (gateway, own)))
-            {
-                let before = self.tried(&self.routings.before, old, host, client);
-                let after = self.tried(&self.routings.after, new, host, client);
+                .flat_map(|(gateway, all)| all.iter().map(move |own| (host, gateway.as_str(), own)));
+            let through = waypoints.iter().map(|(called, own)| (called, MESH, own));
+            for (called, gateway, client) in called.chain(through) {
+                let before = self.tried(&self.routings.before, old, called, client);
+                let after = self.tried(&self.routings.after, new, called, client);
                 let has_it = |all: &[Listed<'a>], object: Option<&VirtualService>| {
                     object.is_some_and(|own| all.iter().any(|any| std::ptr::eq(any.object, own)))
                 };
@@ -171,13 +186,26 @@ impl<'a> Finder<'a> {
                     _ if is_routed => None,
                     None => Some("hosts"),
                     Some(_) if !is.has_host(host) => Some("hosts"),
-                    Some(_) if !is.gateways.contains(gateway) => Some("gateways"),
+                    Some(_) if !is.gateways.iter().any(|own| own == gateway) => Some("gateways"),
                     Some(_) => Some("exportTo"),
                 };
-                let plain = self.plain(host, client);
-                self.push(Audience { gateway: gateway.clone(), before, after, plain, gone });
+                let plain = self.plain(called, client);
+                let waypoint =
+                    client.waypoint.as_ref().map(|_| (client.namespace.clone(), called.clone()));
+                let gateway = gateway.to_owned();
+                self.push(Audience { gateway, waypoint, before, after, plain, gone });
             }
         }
+    }
+
+    /// The waypoints through which the mesh reaches what an object of `namespace` means by `host`, each with the host that is
+    /// called.
+    fn waypoints(&self, host: &Host, namespace: &str, gateways: &[String]) -> Vec<(Host, Client)> {
+        if self.is_blind || !gateways.iter().any(|own| own == MESH) {
+            return Vec::new();
+        }
+        let found = self.world.through_waypoints(host, namespace).into_iter();
+        found.map(|(host, own)| (host, Client::at(own))).collect()
     }
 
     /// What the object says before and after, whoever else is there.
@@ -189,7 +217,8 @@ impl<'a> Finder<'a> {
             object.map(|object| self.listed(object)).into_iter().collect()
         };
         let (before, after) = (listed(old), listed(new));
-        self.found.all.push(Audience { gateway, before, after, plain: None, gone: None });
+        let (plain, gone, waypoint) = (None, None, None);
+        self.found.all.push(Audience { gateway, waypoint, before, after, plain, gone });
     }
 
     /// The VirtualServices that are tried for requests of `client` to `host`, in their order. While blind only `own` counts.
@@ -230,7 +259,7 @@ impl<'a> Finder<'a> {
         }
         self.world.plain_host(host).filter(|plain| {
             matches!(self.world.host(plain), Some(HostKind::Service(_) | HostKind::ServiceEntry(_)))
-                && self.world.is_visible(plain, client)
+                && (client.waypoint.is_some() || self.world.is_visible(plain, client))
         })
     }
 
@@ -240,6 +269,7 @@ impl<'a> Finder<'a> {
         let reaches = objects.map(|listed| self.reach(listed)).collect::<Vec<_>>();
         let is_alone = audience.before.len().max(audience.after.len()) < 2;
         let depends = !is_alone || reaches.iter().any(|reach| reach.names_gateways);
+        let depends_on_waypoint = !is_alone || reaches.iter().any(|reach| reach.names_clients);
         let is_closed = !audience.before.is_empty()
             && !audience.after.is_empty()
             && reaches
@@ -249,6 +279,9 @@ impl<'a> Finder<'a> {
             before: audience.before.iter().map(id).collect(),
             after: audience.after.iter().map(id).collect(),
             gateway: depends.then(|| audience.gateway.clone()),
+            waypoint: audience.waypoint.as_ref().filter(|_| depends_on_waypoint).map(|(at, host)| {
+                (at.clone(), reaches.iter().any(|reach| reach.has_tls).then(|| host.clone()))
+            }),
             plain: audience.plain.clone().filter(|_| !is_closed),
         };
         if self.known.contains(&key) {
@@ -281,7 +314,14 @@ impl<'a> Finder<'a> {
             };
             Reach {
                 names_gateways: blocks.clone().any(|block| !block.gateways.is_empty()),
+                names_clients: blocks.clone().any(|block| {
+                    !block.source_labels.is_empty()
+                        || !block.source_namespace.is_empty()
+                        || !block.sni_hosts.is_empty()
+                        || !block.destination_subnets.is_empty()
+                }),
                 is_for_every_proxy: lists.iter().all(is_for_every_proxy),
+                has_tls: !listed.object.spec.tls.is_empty(),
                 protocols: lists.map(|routes| !routes.is_empty()),
             }
         })

@@ -1,11 +1,11 @@
-//! Whose requests a VirtualService routes: sidecars by namespace and label, and the pods of Gateways.
+//! Whose requests a VirtualService routes: sidecars by namespace and label, waypoints, and the pods of Gateways.
 
 use std::borrow::Cow;
 use std::collections::{BTreeSet, HashMap};
 
 use super::Carried;
 use crate::istio::{Host, Protocol, Route, RouteMatch, VirtualService, full_gateway};
-use crate::policy::rule::Case;
+use crate::policy::rule::{Case, Gravity};
 use crate::world::{ANY_NAMESPACE, Client, MESH, World};
 
 /// Somebody whose requests a VirtualService routes.
@@ -15,6 +15,8 @@ pub struct Asked {
     pub clients: Vec<Client>,
     /// Why it is asked about.
     pub why: Why,
+    /// What it may cost the writer if it loses: a warning at the most where nobody is known to be this client.
+    pub gravity: Gravity,
 }
 
 /// Why a client is asked about.
@@ -28,19 +30,24 @@ pub enum Why {
     Exported,
     /// It serves a Gateway that the VirtualService is bound to.
     Gateway,
+    /// It is the waypoint through which clients in ambient mode reach a host of the VirtualService.
+    Waypoint,
 }
 
 /// Who uses a VirtualService.
 ///
-/// All clients of the mesh look alike to Istio, but for three: those in the destination's namespace, those at a gateway, whose
-/// pods may be anywhere, and those whose own namespace has DestinationRules for the destination. The last are told apart from the
-/// others because nobody here knows whether they send it anything.
+/// All clients of the mesh look alike to Istio, but for four: those in the destination's namespace, those at a gateway, whose
+/// pods may be anywhere, those in ambient mode, for whom the host's waypoint asks, and those whose own namespace has
+/// DestinationRules for the destination. The last are told apart from the others because nobody here knows whether they send it
+/// anything.
 #[derive(Debug)]
 pub struct Clients<'a> {
     world: &'a World,
     object: &'a VirtualService,
     namespace: &'a str,
     exported: Exported<'a>,
+    /// Whether clients in ambient mode reach every host through a waypoint, so that only sidecars ask by themselves.
+    has_waypoints: bool,
     asked: Vec<Asked>,
 }
 
@@ -64,9 +71,12 @@ impl<'a> Clients<'a> {
     /// Those who use `object` of `namespace`.
     pub fn of(object: &'a VirtualService, namespace: &'a str, world: &'a World) -> Self {
         let exported = exported(object, namespace, world);
-        let mut own = Self { world, object, namespace, exported, asked: Vec::new() };
+        let asked = Vec::new();
+        let mut own = Self { world, object, namespace, exported, has_waypoints: false, asked };
         if object.spec.is_for_mesh() {
+            let waypoints = own.waypoints();
             own.add_sidecars();
+            own.asked.extend(waypoints);
         }
         own.add_gateways();
         own
@@ -113,6 +123,7 @@ impl<'a> Clients<'a> {
         let has_source = gateways.is_empty()
             && !(block.source_labels.is_empty() && block.source_namespace.is_empty());
         let is_of_mesh = |asked: &Asked| asked.clients.iter().all(|own| own.gateway.is_none());
+        let is_of_waypoint = |asked: &Asked| asked.why == Why::Waypoint;
         let mut found = Vec::new();
         for asked in &self.asked {
             if !is_of_mesh(asked) {
@@ -123,6 +134,11 @@ impl<'a> Clients<'a> {
                 });
                 if !asked.clients.is_empty() {
                     found.push(asked);
+                }
+            } else if is_of_waypoint(asked) {
+                let mut own = asked.clients.iter();
+                if own.all(|own| own.meets(Protocol::Http, block, self.namespace)) {
+                    found.push(asked.clone());
                 }
             } else if is_for(MESH) && (!has_source || block.source_namespace.is_empty()) {
                 let mut asked = asked.clone();
@@ -139,7 +155,8 @@ impl<'a> Clients<'a> {
         if has_source && !source.is_empty() && self.is_for_mesh_in(source) {
             let labels = block.source_labels.clone();
             let client = Client { labels, ..Client::in_namespace(source) };
-            found.push(Asked { clients: vec![client], why: Why::Exported });
+            let gravity = self.gravity(&client);
+            found.push(Asked { clients: vec![client], why: Why::Exported, gravity });
         }
         found
     }
@@ -154,11 +171,11 @@ impl<'a> Clients<'a> {
         let blocks = if route.r#match.is_empty() { &default[..] } else { &route.r#match[..] };
         let mut found: Vec<Client> = Vec::new();
         for namespace in rules.namespaces_with_own_rules(host) {
-            if !self.is_for_mesh_in(namespace) {
+            let plain = Client::in_namespace(namespace);
+            if !self.is_for_mesh_in(namespace) || self.gravity(&plain) == Gravity::WarnOnly {
                 continue;
             }
             let first = found.len();
-            let plain = Client::in_namespace(namespace);
             let selected = rules.selectors(host, namespace).into_iter();
             let selected =
                 selected.map(|labels| Client { labels: labels.clone(), ..plain.clone() });
@@ -194,6 +211,9 @@ impl<'a> Clients<'a> {
             own.any(|own| full_gateway(own, self.namespace) == name)
         };
         match &client.gateway {
+            None if client.waypoint.is_some() => {
+                self.asked.iter().any(|asked| asked.clients.contains(client))
+            }
             None => self.is_for_mesh_in(&client.namespace),
             Some(name) => is_bound(name) && self.exported.contains(&client.namespace),
         }
@@ -203,17 +223,57 @@ impl<'a> Clients<'a> {
         self.object.spec.is_for_mesh() && self.exported.contains(namespace)
     }
 
+    /// What it may cost the writer if a client loses. Clients in ambient mode do not ask by themselves: where they reach every
+    /// host through a waypoint, a client that is no pod with a sidecar which is known is nobody.
+    pub fn gravity(&self, client: &Client) -> Gravity {
+        let is_nobody = client.is_sidecar()
+            && self.has_waypoints
+            && !self.world.has_sidecars(&client.namespace);
+        if is_nobody { Gravity::WarnOnly } else { Gravity::Full }
+    }
+
+    /// The waypoints that route by it: those of its own namespace, and those of Services there. Another one takes no notice.
+    ///
+    /// Source: `pilot/pkg/networking/core/listener_waypoint.go` `getVirtualServiceForWaypoint`.
+    fn waypoints(&mut self) -> Vec<Asked> {
+        let Self { world, object, namespace, .. } = *self;
+        let hosts = object.spec.hosts.iter();
+        let hosts = hosts.map(|host| Host::resolve(host, namespace, &world.mesh().domain));
+        let mut found: Vec<Asked> = Vec::new();
+        self.has_waypoints = !object.spec.hosts.is_empty();
+        for host in hosts {
+            self.has_waypoints &= world.waypoint_of(&host).is_some();
+            for (called, waypoint) in world.through_waypoints(&host, namespace) {
+                let client = Client::at(waypoint);
+                let is_near = client.namespace == namespace
+                    || world.host_namespace(&called) == Some(namespace);
+                if is_near
+                    && self.exported.contains(&client.namespace)
+                    && !found.iter().any(|known| known.clients.contains(&client))
+                {
+                    let (why, gravity) = (Why::Waypoint, Gravity::Full);
+                    found.push(Asked { clients: vec![client], why, gravity });
+                }
+            }
+        }
+        found
+    }
+
     fn add_sidecars(&mut self) {
-        let mut add = |namespace: &str, why| {
-            self.asked.push(Asked { clients: vec![Client::in_namespace(namespace)], why });
+        let add = |namespace: &str, why| {
+            let client = Client::in_namespace(namespace);
+            let gravity = self.gravity(&client);
+            Asked { clients: vec![client], why, gravity }
         };
+        let mut asked = Vec::new();
         let names = match &self.exported {
             Exported::To(names) => {
-                names.iter().for_each(|name| add(name, Why::Exported));
+                asked.extend(names.iter().map(|name| add(name, Why::Exported)));
+                self.asked = asked;
                 return;
             }
             Exported::Everywhere => {
-                add(ANY_NAMESPACE, Why::Anywhere);
+                asked.push(add(ANY_NAMESPACE, Why::Anywhere));
                 let domain = &self.world.mesh().domain;
                 let routes = Protocol::ALL.into_iter().flat_map(|own| self.object.spec.routes(own));
                 let hosts = routes.flat_map(|route| &route.route).map(|to| &to.destination.host);
@@ -225,7 +285,8 @@ impl<'a> Clients<'a> {
                     .collect::<BTreeSet<_>>()
             }
         };
-        names.iter().for_each(|name| add(name, Why::Service));
+        asked.extend(names.iter().map(|name| add(name, Why::Service)));
+        self.asked = asked;
     }
 
     fn add_gateways(&mut self) {
@@ -240,10 +301,10 @@ impl<'a> Clients<'a> {
             let mut known = pods
                 .map(|(namespace, labels)| Client { labels: labels.clone(), ..client(namespace) })
                 .peekable();
-            let why = Why::Gateway;
+            let (why, gravity) = (Why::Gateway, Gravity::Full);
             if known.peek().is_some() {
                 let seeing = known.filter(|own| self.exported.contains(&own.namespace));
-                let seeing = seeing.map(|own| Asked { clients: vec![own], why });
+                let seeing = seeing.map(|own| Asked { clients: vec![own], why, gravity });
                 let seeing = seeing.collect::<Vec<_>>();
                 self.asked.extend(seeing);
                 continue;
@@ -253,7 +314,7 @@ impl<'a> Clients<'a> {
                 Exported::Everywhere => vec![client(ANY_NAMESPACE), client(at)],
                 Exported::To(names) => names.iter().map(|name| client(name)).collect(),
             };
-            self.asked.push(Asked { clients, why });
+            self.asked.push(Asked { clients, why, gravity });
         }
     }
 }
@@ -408,6 +469,10 @@ impl<'a> Takers<'a> {
                 let Some(namespace) = world.host_namespace(&host) else { continue };
                 let mut own = Asked { why: Why::Service, ..general.clone() };
                 own.clients.iter_mut().for_each(|client| client.namespace = namespace.to_owned());
+                let users = theirs.as_ref().or(from.first());
+                if let Some((users, client)) = users.zip(own.clients.first()) {
+                    own.gravity = users.gravity(client);
+                }
                 if !own.clients.iter().any(is_kept) && !found.contains(&own) {
                     found.push(own);
                 }

@@ -201,6 +201,7 @@ impl Change {
                         Question {
                             protocol,
                             gateway: &audience.gateway,
+                            waypoint: audience.waypoint(),
                             own: (written.namespace, written.name),
                             own_object,
                         },

@@ -34,6 +34,10 @@ pub(super) enum Order {
     ///
     /// Source: `pilot/pkg/networking/core/gateway.go` (merge), `route.go` `SortVHostRoutes`.
     CatchAllsLast,
+    /// At a waypoint all are tried, one after the other, and what one of them leaves over is answered by nobody.
+    ///
+    /// Source: `pilot/pkg/networking/core/listener_waypoint.go` `buildWaypointInboundHTTPRouteConfig`.
+    OneAfterAnother,
     /// TCP and TLS: all are tried, one after the other, but the most specific one of those that fit takes a connection.
     ///
     /// Source: `pilot/pkg/networking/core/tls.go`, and see [`crate::istio::Specificity`].
@@ -46,6 +50,8 @@ pub(super) struct Question<'a> {
     pub(super) protocol: Protocol,
     /// `mesh`, or the full name of a gateway.
     pub(super) gateway: &'a str,
+    /// The namespace of the waypoint where requests arrive, and the host that is called.
+    pub(super) waypoint: Option<(&'a str, &'a str)>,
     /// Namespace and name of the object under review.
     pub(super) own: (&'a str, &'a str),
     /// The object under review in this version, for the roots that name it as their delegate.
@@ -111,7 +117,10 @@ impl RouteTable {
             if is_closed {
                 break; // what is never tried says nothing of anybody
             }
-            let arrival = Arrival::at(asked.gateway, object.namespace).of_protocol(asked.protocol);
+            let arrival = Arrival::at(asked.gateway, object.namespace)
+                .of_protocol(asked.protocol)
+                .at_waypoint(asked.waypoint);
+            let layer = if order == Order::OneAfterAnother { 0 } else { layer };
             for found in found(object, asked, context.world) {
                 let shares = shares(&found, destinations, context);
                 let route = |conditions: Vec<Condition>| TableRoute {
@@ -185,7 +194,7 @@ impl RouteTable {
             .flat_map(|(at, route)| route.conditions.iter().map(move |own| (at, own)));
         let conditions = ConditionIndex::new(all);
         let mut layers = BTreeSet::new();
-        if order == Order::FirstWins {
+        if matches!(order, Order::FirstWins | Order::OneAfterAnother) {
             layers.extend(routes.iter().flat_map(|route| {
                 route.conditions.iter().map(|own| (route.layer, own.of_proxy()))
             }));

@@ -1,0 +1,152 @@
+//! Waypoints, and which hosts are reached through them.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use super::table::Table;
+use super::{Client, HostKind, World};
+use crate::istio::{Host, UseWaypoint, Waypoint, host_covers};
+
+/// The label that the injector gives every pod with a sidecar, and nobody gives another one.
+///
+/// Source: `manifests/charts/istio-control/istio-discovery/files/injection-template.yaml`.
+const INJECTED: &str = "security.istio.io/tlsMode";
+
+/// Every Gateway of the Gateway API, and where pods with a sidecar run.
+#[derive(Debug, Default)]
+pub(super) struct Waypoints {
+    objects: Table<Waypoint>,
+    /// How many of them requests to Services may go through.
+    serving: usize,
+    /// How many pods with a sidecar a namespace has.
+    injected: BTreeMap<String, usize>,
+}
+
+impl Waypoints {
+    pub(super) fn apply(&mut self, object: Waypoint) {
+        let (namespace, name) = (object.metadata.namespace.clone(), object.metadata.name.clone());
+        self.delete(&namespace, &name);
+        self.serving += usize::from(object.serves_services());
+        self.objects.insert(&namespace, &name, object);
+    }
+
+    pub(super) fn delete(&mut self, namespace: &str, name: &str) {
+        let old = self.objects.remove(namespace, name);
+        self.serving -= usize::from(old.is_some_and(|old| old.serves_services()));
+    }
+
+    pub(super) fn names(&self) -> Vec<(String, String)> {
+        self.objects.names()
+    }
+
+    /// A pod is there now.
+    pub(super) fn add_pod<'a>(
+        &mut self,
+        namespace: &str,
+        labels: impl IntoIterator<Item = &'a str>,
+    ) {
+        if !labels.into_iter().any(|key| key == INJECTED) {
+            return;
+        }
+        match self.injected.get_mut(namespace) {
+            Some(count) => *count += 1,
+            None => drop(self.injected.insert(namespace.to_owned(), 1)),
+        }
+    }
+
+    /// A pod is there no more.
+    pub(super) fn remove_pod<'a>(
+        &mut self,
+        namespace: &str,
+        labels: impl IntoIterator<Item = &'a str>,
+    ) {
+        if !labels.into_iter().any(|key| key == INJECTED) {
+            return;
+        }
+        let Some(count) = self.injected.get_mut(namespace) else { return };
+        *count -= 1;
+        if *count == 0 {
+            self.injected.remove(namespace);
+        }
+    }
+}
+
+impl Client {
+    /// A waypoint. What is looked up for it does not depend on its labels.
+    ///
+    /// Source: `pilot/pkg/networking/core/cluster_waypoint.go` `buildWaypointInboundVIP` (a selector counts for outbound only).
+    pub fn at(waypoint: &Waypoint) -> Self {
+        let (namespace, name) = (&waypoint.metadata.namespace, &waypoint.metadata.name);
+        Self { waypoint: Some(format!("{namespace}/{name}")), ..Self::in_namespace(namespace) }
+    }
+}
+
+impl World {
+    /// The waypoint through which clients in ambient mode reach `host`: the one that its Service or ServiceEntry names, or else
+    /// its Namespace. Sidecars go through none.
+    ///
+    /// Source: `pilot/pkg/serviceregistry/ambient/waypoints.go` `fetchWaypointForService`.
+    pub fn waypoint_of(&self, host: &Host) -> Option<&Waypoint> {
+        if self.waypoints.serving == 0 {
+            return None;
+        }
+        let (namespace, own) = match self.host(host)? {
+            HostKind::Service(service) => {
+                (&service.namespace, Cow::Borrowed(&service.use_waypoint))
+            }
+            // `services.go` `serviceServiceBuilder`: ambient mode knows no Service of type ExternalName.
+            HostKind::Alias(_) => return None,
+            HostKind::ServiceEntry(entry) => {
+                let own = UseWaypoint::of(&entry.metadata.labels);
+                (&entry.metadata.namespace, Cow::Owned(own))
+            }
+        };
+        let labels = self.namespaces.get(namespace);
+        let said = match own.as_ref() {
+            UseWaypoint::Unsaid => Cow::Owned(UseWaypoint::of(labels?)),
+            _ => own,
+        };
+        let UseWaypoint::Named(name, at) = said.as_ref() else { return None };
+        let at = at.as_deref().unwrap_or(namespace);
+        let waypoint = self.waypoints.objects.get(at, name)?;
+        (waypoint.serves_services() && waypoint.admits(namespace, labels)).then_some(waypoint)
+    }
+
+    /// The hosts that are reached through a waypoint, of those that a VirtualService of `namespace` means by `host`: itself; of a
+    /// wildcard the Services of that namespace, sorted.
+    pub fn through_waypoints(&self, host: &Host, namespace: &str) -> Vec<(Host, &Waypoint)> {
+        if self.waypoints.serving == 0 {
+            return Vec::new();
+        }
+        if !host.as_str().starts_with('*') {
+            let own = self.waypoint_of(host);
+            return own.map(|own| (host.clone(), own)).into_iter().collect();
+        }
+        let names = self.service_names(namespace);
+        let hosts = names.map(|name| Host::resolve(name, namespace, &self.mesh.domain));
+        let covered = hosts.filter(|own| host_covers(host.as_str(), own.as_str()));
+        let mut found = covered
+            .chain([host.clone()])
+            .filter_map(|own| self.waypoint_of(&own).map(|waypoint| (own, waypoint)))
+            .collect::<Vec<_>>();
+        found.sort_by(|a, b| a.0.cmp(&b.0));
+        found
+    }
+
+    /// Whether a pod with a sidecar is known to run in `namespace`; with [`super::ANY_NAMESPACE`], anywhere. Where other
+    /// clusters belong to the mesh, one may run there.
+    pub fn has_sidecars(&self, namespace: &str) -> bool {
+        let injected = &self.waypoints.injected;
+        self.mesh.is_multi_cluster
+            || match namespace {
+                super::ANY_NAMESPACE => !injected.is_empty(),
+                namespace => injected.contains_key(namespace),
+            }
+    }
+
+    /// Whether the pods of a namespace are in ambient mode, as far as its label says.
+    pub fn is_ambient(&self, namespace: &str) -> bool {
+        let mode = self.namespaces.get(namespace).and_then(|own| own.get("istio.io/dataplane-mode"));
+        mode.is_some_and(|mode| mode == "ambient")
+    }
+}
