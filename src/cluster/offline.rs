@@ -10,7 +10,8 @@ use super::read::{self, Condition, Meta, null_as_default};
 use super::repair;
 use super::resources::kind_of;
 use crate::world::{
-    EndpointSlice, Kind, Mesh, Object, Pod, PodStatus, Service, ServicePort, SliceEndpoint, World,
+    EndpointSlice, INJECTED, Kind, Mesh, Object, Pod, PodStatus, Service, ServicePort,
+    SliceEndpoint, World,
 };
 
 /// More Pods than this one workload is never given: enough to count shares, too few to fill the memory.
@@ -38,15 +39,24 @@ pub fn world(mesh: Mesh, documents: &[Document], default_namespace: &str) -> Wor
                 namespace.labels.insert(label, namespace.name.clone());
                 world.apply(Object::Namespace(namespace));
             }
+            // Nobody writes the status of what is to be made.
+            Some(Object::Waypoint(mut waypoint)) if document.value.get("status").is_none() => {
+                waypoint.set_ready();
+                world.apply(Object::Waypoint(waypoint));
+            }
             Some(object) => world.apply(object),
             None => {}
         }
     }
     for pod in cast.stand_ins() {
         let (namespace, name) = (pod.namespace.clone(), pod.name.clone());
+        let mut labels = pod.labels.clone();
+        if is_injected(&world, &pod) {
+            labels.insert(INJECTED.to_owned(), "istio".to_owned());
+        }
         // A template speaks for its workload's age; its Pods are nobody's workload.
         world.apply(Object::Pod(Pod {
-            labels: pod.labels.clone(),
+            labels,
             is_controlled: true,
             status: Some(PodStatus { is_ready: pod.is_ready, ..PodStatus::default() }),
             namespace,
@@ -63,6 +73,23 @@ pub fn world(mesh: Mesh, documents: &[Document], default_namespace: &str) -> Wor
     let known = Kind::ALL.into_iter().filter(|&kind| is_described || kind != Kind::Namespace);
     known.for_each(|kind| world.set_listed(kind));
     world
+}
+
+/// Whether Istio's injector gives a Pod of a template a sidecar, as far as labels say.
+///
+/// Source: `manifests/charts/istio-control/istio-discovery/templates/mutatingwebhook.yaml`.
+fn is_injected(world: &World, pod: &GivenPod) -> bool {
+    let labels = world.namespace_labels(&pod.namespace);
+    let label = |key: &str| labels.and_then(|labels| labels.get(key)).map(String::as_str);
+    let is_told = match label("istio-injection") {
+        Some(value) => value == "enabled",
+        None => label("istio.io/rev").is_some(),
+    };
+    match pod.labels.get("sidecar.istio.io/inject").map(String::as_str) {
+        Some("true") => true,
+        Some(_) => false,
+        None => is_told,
+    }
 }
 
 /// Reads any object, in `default_namespace` where it names none; `None` as for [`read::object`].

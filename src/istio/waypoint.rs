@@ -116,6 +116,11 @@ impl Waypoint {
             && label.is_none_or(|own| own == "service" || own == "all")
     }
 
+    /// Gives it the address that istiod gives it with the first ready pod.
+    pub fn set_ready(&mut self) {
+        self.status.addresses.push(serde::de::IgnoredAny);
+    }
+
     /// Whether objects of `namespace`, which has these labels, may use it; where its HBONE listener does not say, those of its
     /// own namespace.
     ///
@@ -201,9 +206,21 @@ mod tests {
             ("[]", "infra", true),
             ("[]", "shop", false),
             ("[{port: 15008, protocol: HBONE}]", "shop", false),
-            ("[{port: 15008, protocol: HBONE, allowedRoutes: {namespaces: {from: Same}}}]", "infra", true),
-            ("[{port: 15008, protocol: HBONE, allowedRoutes: {namespaces: {from: All}}}]", "shop", true),
-            ("[{port: 80, protocol: HTTP, allowedRoutes: {namespaces: {from: All}}}]", "shop", false),
+            (
+                "[{port: 15008, protocol: HBONE, allowedRoutes: {namespaces: {from: Same}}}]",
+                "infra",
+                true,
+            ),
+            (
+                "[{port: 15008, protocol: HBONE, allowedRoutes: {namespaces: {from: All}}}]",
+                "shop",
+                true,
+            ),
+            (
+                "[{port: 80, protocol: HTTP, allowedRoutes: {namespaces: {from: All}}}]",
+                "shop",
+                false,
+            ),
             (
                 "[{port: 15008, protocol: HBONE, allowedRoutes: {namespaces: {from: Selector, selector: {matchLabels: {team: a}}}}}]",
                 "shop",

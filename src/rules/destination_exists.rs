@@ -433,7 +433,8 @@ impl Present<'_> {
             }
         }
         // A waypoint knows the only port of a Service like a gateway, and takes the one that was called like a sidecar.
-        let is_asked = |own: &Client| own.is_sidecar() || (own.waypoint.is_some() && ports.len() > 1);
+        let is_asked =
+            |own: &Client| own.is_sidecar() || (own.waypoint.is_some() && ports.len() > 1);
         let mut asked = asked.iter().filter(|asked| asked.clients.iter().any(is_asked)).peekable();
         asked.peek()?;
         let is_grave = asked.any(|asked| asked.gravity == Gravity::Full);
@@ -448,12 +449,16 @@ impl Present<'_> {
         if called.is_empty() || ports.iter().any(|port| called.contains(port)) {
             return None;
         }
+        let (gravity, whose) = match is_grave {
+            true => (Gravity::Full, ""),
+            false => (Gravity::WarnOnly, ", of which none runs now,"),
+        };
         let why = format!(
-            "without a port a sidecar takes the one that was called ({}), and {} does not have it",
+            "without a port a sidecar{whose} takes the one that was called ({}), and {} does not have it",
             said(&called),
             destination.host
         );
-        Some((why, rests_on, if is_grave { Gravity::Full } else { Gravity::WarnOnly }))
+        Some((why, rests_on, gravity))
     }
 }
 

@@ -9,17 +9,21 @@ use crate::istio::{
 };
 use crate::policy::words::{are, counted, list};
 use crate::policy::{Action, Case, Gravity, Report, Rule, Stage, fractions};
-use crate::world::{Client, HostKind, Kind, NoDelegate};
+use crate::world::{Client, HostKind, Kind, MESH, NoDelegate};
 
 /// What is written is in force.
 ///
-/// Reads: hosts, gateways, `exportTo`, delegates and routes. Looks up the other VirtualServices of the same hosts, the roots and
-/// the delegates.
+/// Reads: hosts, gateways, `exportTo`, delegates and routes. Looks up the other VirtualServices of the same hosts, the roots, the
+/// delegates and the waypoints.
 ///
 /// Why: Istio says nothing about what it leaves out. In the mesh one VirtualService is in force for a host: private ones first,
 /// then the oldest; another one's routes are never tried. On a gateway the routes of all are tried, and the first catch-all ends
 /// it. A delegate's route whose match is no part of the root's is dropped. And a VirtualService that is only for a gateway does
 /// nothing for clients in the mesh: they reach all pods of the Service, those of a canary included, whatever the weights.
+///
+/// In ambient mode a Service's waypoint routes what its clients send, and without one nobody does. It tries the VirtualServices
+/// of its own namespace and of the Service's, one after the other, and no others; a match by `sourceLabels` or by another
+/// `sourceNamespace` is left out there.
 ///
 /// Not warned about: hosts that no other VirtualService has; a VirtualService in front that has no route for the same clients; a
 /// split for a gateway only whose Service no client in the mesh could reach in two versions; and what the stored object had
@@ -33,8 +37,14 @@ use crate::world::{Client, HostKind, Kind, NoDelegate};
 pub(super) struct HostConflict {}
 
 /// What the rule looks up.
-const READS: [Kind; 4] =
-    [Kind::VirtualService, Kind::DestinationRule, Kind::Service, Kind::EndpointSlice];
+const READS: [Kind; 6] = [
+    Kind::VirtualService,
+    Kind::DestinationRule,
+    Kind::Service,
+    Kind::EndpointSlice,
+    Kind::Waypoint,
+    Kind::Namespace,
+];
 
 impl Rule for HostConflict {
     const ID: &'static str = "host-conflict";
@@ -51,6 +61,7 @@ impl Rule for HostConflict {
         } else {
             check_delegates(case, report);
             check_hosts(case, report);
+            check_waypoints(case, report);
             check_mesh_callers(case, report);
         }
     }
@@ -70,6 +81,9 @@ fn check_hosts(case: &Case<'_>, report: &mut Report<'_>) {
     let named = spec.export_to.iter().filter(|to| !matches!(to.as_str(), "*" | "." | "~"));
     let mut mesh = vec![Client::in_namespace(namespace), Client::anywhere()];
     mesh.extend(named.map(|name| Client::in_namespace(name)));
+    // Where only waypoints are asked, what a sidecar would do is nobody's concern.
+    let users = case.clients();
+    mesh.retain(|own| users.iter().all(|users| users.gravity(own) == Gravity::Full));
     for (at, written) in spec.hosts.iter().enumerate() {
         let host = case.resolve(written);
         let path = || FieldPath::spec().field("hosts").index(at);
@@ -84,6 +98,9 @@ fn check_hosts(case: &Case<'_>, report: &mut Report<'_>) {
         if let Some((other, client)) = before {
             let whose = match spec.export_to.contains(&client.namespace) {
                 true => format!("for clients in {}", client.namespace),
+                false if case.world.waypoint_of(&host).is_some() => {
+                    "for clients with a sidecar".to_owned()
+                }
                 false => "in the mesh".to_owned(),
             };
             let name = format!("{}/{}", other.metadata.namespace, other.metadata.name);
@@ -113,6 +130,111 @@ fn check_hosts(case: &Case<'_>, report: &mut Report<'_>) {
             report.advice(Gravity::WarnOnly, path(), message, key, 0.0);
         }
     }
+}
+
+/// Requests of clients in ambient mode, which a waypoint routes, or nobody.
+fn check_waypoints(case: &Case<'_>, report: &mut Report<'_>) {
+    let Case { object, review, world, .. } = *case;
+    let namespace = review.namespace.as_str();
+    if !object.spec.is_for_mesh() {
+        return;
+    }
+    let changed = world.with_virtual_service(Some(object), namespace, &review.name);
+    let mut seen = BTreeSet::new();
+    for (at, written) in object.spec.hosts.iter().enumerate() {
+        let host = case.resolve(written);
+        let path = FieldPath::spec().field("hosts").index(at);
+        let home = world.host_namespace(&host).unwrap_or_default();
+        let Some(waypoint) = world.waypoint_of(&host) else {
+            without_waypoint(case, &host, home, path, report);
+            continue;
+        };
+        let client = Client::at(waypoint);
+        let name = client.waypoint.as_deref().unwrap_or_default();
+        let mut say = |path, what: String, key: String| {
+            report.advice(Gravity::WarnOnly, path, what, key, 0.0);
+        };
+        if ![home, &client.namespace].contains(&namespace) {
+            let or = match client.namespace == home {
+                true => String::new(),
+                false => format!(" or {}", client.namespace),
+            };
+            let what = format!(
+                "clients in ambient mode are not routed by this: waypoint {name}, through which they reach {written}, takes VirtualServices of namespace {home}{or} only\n  Passes: the same in namespace {home}."
+            );
+            say(path, what, format!("far from {name} {host}"));
+            continue;
+        }
+        if !world.is_exported(object, namespace, &client.namespace) {
+            let what = format!(
+                "clients in ambient mode are not routed by this: its exportTo keeps it from namespace {}, where waypoint {name} stands\n  Passes: {} in exportTo, too.",
+                client.namespace, client.namespace
+            );
+            say(path, what, format!("hidden from {name} {host}"));
+            continue;
+        }
+        let tried = changed.routing().in_force(&host, &client, Protocol::Http, None);
+        let mut in_front = tried.iter().take_while(|other| !std::ptr::eq(**other, object));
+        let ends = |other: &&&VirtualService| {
+            let at = other.metadata.namespace.as_str();
+            let arrival = Arrival::at("mesh", at)
+                .at_waypoint(Some((client.namespace.as_str(), host.as_str())));
+            let mut routes = other.spec.http.iter();
+            routes.any(|route| {
+                let all = Condition::alternatives(route, &arrival, Reading::Strict);
+                all.iter().any(Condition::is_catch_all)
+            })
+        };
+        if let Some(other) = in_front.find(ends).filter(|_| !object.spec.http.is_empty()) {
+            let full = format!("{}/{}", other.metadata.namespace, other.metadata.name);
+            let what = format!(
+                "at waypoint {name} VirtualService {full} comes first for {written}, because it is {}, and it has a route for the rest: these routes are never tried there\n  Passes: these routes in {full}, or {full} without its route for the rest.",
+                why_first(other, case)
+            );
+            say(path, what, format!("behind {full} {host} {name}"));
+        }
+        if !seen.insert(name.to_owned()) {
+            continue;
+        }
+        for (index, route) in object.spec.http.iter().enumerate() {
+            let lost = route.r#match.iter().position(|own| {
+                let is_for_mesh =
+                    own.gateways.is_empty() || own.gateways.iter().any(|own| own == MESH);
+                is_for_mesh && !client.meets(Protocol::Http, own, namespace)
+            });
+            let Some(lost) = lost else { continue };
+            let field = match route.r#match[lost].source_labels.is_empty() {
+                true => "sourceNamespace",
+                false => "sourceLabels",
+            };
+            let what = format!(
+                "clients in ambient mode never meet this match: waypoint {name} stands between, and it does not know whose requests they are\n  Passes: a match by something that the requests carry, such as a header."
+            );
+            let path = Protocol::Http.path(index).field("match").index(lost).field(field);
+            say(path, what, format!("{field} {name} {:?}", route.targets()));
+        }
+    }
+}
+
+/// A Service in a namespace in ambient mode that has no waypoint: what its clients send there nobody routes.
+fn without_waypoint(
+    case: &Case<'_>,
+    host: &Host,
+    home: &str,
+    path: FieldPath,
+    report: &mut Report<'_>,
+) {
+    let Some(HostKind::Service(service)) = case.world.host(host) else { return };
+    let own = [home, case.review.namespace.as_str()];
+    let Some(ambient) = own.iter().find(|namespace| case.world.is_ambient(namespace)) else {
+        return;
+    };
+    let name = &service.name;
+    let message = format!(
+        "clients in ambient mode, such as those in {ambient}, are not routed by this: Service {name} has no waypoint that is ready, and they reach all its pods alike\n  Passes: a waypoint in namespace {home}, and the label istio.io/use-waypoint with its name on Service {name}."
+    );
+    let key = format!("without a waypoint {host}");
+    report.advice(Gravity::WarnOnly, path, message, key, 0.0);
 }
 
 /// Whether any http route is one for this client.

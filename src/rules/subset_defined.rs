@@ -85,7 +85,7 @@ impl Rule for SubsetDefined {
                     false => list(&losers(case, &target(case, &destination.host), &lost)),
                 };
                 if !is_grave {
-                    who.push_str(" (none with a sidecar runs; a waypoint finds it)");
+                    who.push_str(" with a sidecar, of which none runs now,");
                 }
                 let mut rests_on = rests_on(case, destination, first);
                 rests_on.extend(carried.rests_on());

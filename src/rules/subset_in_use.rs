@@ -230,7 +230,10 @@ fn message(case: &Definition<'_>, lost: &[&Use<'_>]) -> String {
     let own = lost[0];
     let mut who = clients(&own.client);
     if own.gravity == Gravity::WarnOnly && !case.review.dry_run && !own.is_mirror {
-        who.push_str(", of which no pod runs now,");
+        let Client { namespace, labels, .. } = &own.client;
+        let has_pods = namespace == ANY_NAMESPACE || case.world.has_pods(namespace, labels);
+        who.push_str(if has_pods { " with a sidecar, of which none" } else { ", of which no pod" });
+        who.push_str(" runs now,");
     }
     let more = match others(lost) {
         0 => String::new(),
@@ -423,10 +426,10 @@ fn labels_path(case: &Definition<'_>, name: Option<&str>) -> FieldPath {
 
 fn clients(client: &Client) -> String {
     let namespace = &client.namespace;
+    if let Some(waypoint) = &client.waypoint {
+        return format!("clients behind waypoint {waypoint}");
+    }
     match (&client.gateway, namespace.as_str()) {
-        _ if client.waypoint.is_some() => {
-            format!("clients behind waypoint {}", client.waypoint.as_deref().unwrap_or_default())
-        }
         (Some(gateway), _) => format!("gateway {gateway}"),
         (None, ANY_NAMESPACE) => "clients in the mesh".to_owned(),
         (None, _) if !client.labels.is_empty() => {

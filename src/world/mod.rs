@@ -40,6 +40,7 @@ pub use routing::{ChangedRouting, Routing};
 pub use selector::{LabelSelector, Operator, Requirement, SelectorError};
 pub use services::{EndpointSlice, HostKind, Service, ServicePort, SliceEndpoint};
 pub use virtual_services::MESH;
+pub use waypoints::INJECTED;
 pub use workloads::{Age, Workload};
 
 use crate::istio::{

@@ -318,7 +318,8 @@ impl World {
             }
             None => false,
         };
-        if client.waypoint.is_some() && self.waypoint_of(host).is_some_and(|own| Client::at(own) == *client)
+        if client.waypoint.is_some()
+            && self.waypoint_of(host).is_some_and(|own| Client::at(own) == *client)
         {
             return true;
         }

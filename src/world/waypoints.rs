@@ -10,7 +10,7 @@ use crate::istio::{Host, UseWaypoint, Waypoint, host_covers};
 /// The label that the injector gives every pod with a sidecar, and nobody gives another one.
 ///
 /// Source: `manifests/charts/istio-control/istio-discovery/files/injection-template.yaml`.
-const INJECTED: &str = "security.istio.io/tlsMode";
+pub const INJECTED: &str = "security.istio.io/tlsMode";
 
 /// Every Gateway of the Gateway API, and where pods with a sidecar run.
 #[derive(Debug, Default)]
@@ -146,7 +146,8 @@ impl World {
 
     /// Whether the pods of a namespace are in ambient mode, as far as its label says.
     pub fn is_ambient(&self, namespace: &str) -> bool {
-        let mode = self.namespaces.get(namespace).and_then(|own| own.get("istio.io/dataplane-mode"));
+        let mode =
+            self.namespaces.get(namespace).and_then(|own| own.get("istio.io/dataplane-mode"));
         mode.is_some_and(|mode| mode == "ambient")
     }
 }

@@ -21,7 +21,7 @@ fn client(namespace: &str, app: &str) -> Client {
         "" => BTreeMap::new(),
         app => BTreeMap::from([("app".to_owned(), app.to_owned())]),
     };
-    Client { namespace: namespace.to_owned(), labels, gateway: None }
+    Client { namespace: namespace.to_owned(), labels, ..Client::default() }
 }
 
 /// `created` is the second; `export_to` is split at commas and `-` is none; an empty `app` is no selector.

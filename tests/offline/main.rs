@@ -11,3 +11,4 @@ mod properties;
 mod re2;
 mod traps;
 mod virtual_services;
+mod waypoints;

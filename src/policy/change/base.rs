@@ -167,10 +167,9 @@ impl<'a> Finder<'a> {
         let clients = clients.collect::<Vec<_>>();
         for host in &both(&was.hosts, &is.hosts) {
             let waypoints = self.waypoints(host, namespace, &gateways);
-            let called = gateways
-                .iter()
-                .zip(&clients)
-                .flat_map(|(gateway, all)| all.iter().map(move |own| (host, gateway.as_str(), own)));
+            let called = gateways.iter().zip(&clients).flat_map(|(gateway, all)| {
+                all.iter().map(move |own| (host, gateway.as_str(), own))
+            });
             let through = waypoints.iter().map(|(called, own)| (called, MESH, own));
             for (called, gateway, client) in called.chain(through) {
                 let before = self.tried(&self.routings.before, old, called, client);
@@ -279,9 +278,11 @@ impl<'a> Finder<'a> {
             before: audience.before.iter().map(id).collect(),
             after: audience.after.iter().map(id).collect(),
             gateway: depends.then(|| audience.gateway.clone()),
-            waypoint: audience.waypoint.as_ref().filter(|_| depends_on_waypoint).map(|(at, host)| {
-                (at.clone(), reaches.iter().any(|reach| reach.has_tls).then(|| host.clone()))
-            }),
+            waypoint: audience.waypoint.as_ref().filter(|_| depends_on_waypoint).map(
+                |(at, host)| {
+                    (at.clone(), reaches.iter().any(|reach| reach.has_tls).then(|| host.clone()))
+                },
+            ),
             plain: audience.plain.clone().filter(|_| !is_closed),
         };
         if self.known.contains(&key) {
