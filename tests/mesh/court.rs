@@ -95,6 +95,7 @@ impl Bench {
                 namespace: proxy.namespace.to_owned(),
                 labels: proxy.labels.clone(),
                 gateway: served,
+                waypoint: None,
             };
             Ok(Party { proxy, client, envoy })
         };

@@ -20,6 +20,7 @@ mod platform;
 mod road;
 mod settings;
 mod traffic;
+mod waypoint;
 mod world;
 
 use std::process::ExitCode;
@@ -51,6 +52,7 @@ fn main() -> ExitCode {
         Trial::test("other_settings_agree_with_istio", settings::agree_with_istio),
         Trial::test("the_comparison_is_up_to_date", comparison::is_up_to_date),
         Trial::test("what_is_broken_for_everyone_breaks_the_mesh", broken::breaks_the_mesh),
+        Trial::test("a_waypoint_agrees_with_istio", waypoint::agrees_with_istio),
     ];
     let trials = ALL.iter().map(|(name, test)| {
         let stage = Arc::clone(&stage);

@@ -159,7 +159,8 @@ if [ -n "$with_mesh" ]; then
   envoy
   component istio \
     istioctl=istio.io/istio/istioctl/cmd/istioctl \
-    pilot-discovery=istio.io/istio/pilot/cmd/pilot-discovery
+    pilot-discovery=istio.io/istio/pilot/cmd/pilot-discovery \
+    gateway-api-crd.yaml=sigs.k8s.io/gateway-api//config/crd/standard/gateway.networking.k8s.io_gateways.yaml
   exit
 fi
 

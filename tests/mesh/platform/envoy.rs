@@ -35,6 +35,10 @@ pub(crate) enum Mode {
     Loopback,
     /// The Pod of a gateway.
     Gateway,
+    /// The Pod of a waypoint, which asks for nothing but this: `cds_config`, `lds_config`. It refuses the listeners that it is
+    /// sent, because it lacks Istio's own filters, and stays connected; and with both it would not ask for the listeners before
+    /// it has all that belongs to the clusters.
+    Waypoint(&'static str),
 }
 
 /// A running Envoy with the configuration that istiod gives it.
@@ -91,9 +95,21 @@ fn bootstrap(istiod: &Istiod, proxy: &Proxy) -> Value {
         Mode::Sidecar => ("sidecar", "REDIRECT"),
         Mode::Loopback => ("sidecar", "NONE"),
         Mode::Gateway => ("router", "REDIRECT"),
+        Mode::Waypoint(_) => ("waypoint", "NONE"),
     };
     let Mesh { domain, cluster, .. } = &istiod.mesh;
     let source = json!({ "ads": {}, "resource_api_version": "V3" });
+    let mut resources = json!({ "ads_config": {
+        "api_type": "DELTA_GRPC", "transport_api_version": "V3",
+        "grpc_services": [{ "envoy_grpc": { "cluster_name": "istiod" } }],
+    } });
+    let asked = match mode {
+        Mode::Waypoint(one) => vec![*one],
+        _ => vec!["lds_config", "cds_config"],
+    };
+    for one in asked {
+        resources[one] = source.clone();
+    }
     json!({
         "node": {
             "id": format!("{kind}~{address}~{name}.{namespace}~{namespace}.svc.{domain}"),
@@ -105,13 +121,7 @@ fn bootstrap(istiod: &Istiod, proxy: &Proxy) -> Value {
             },
         },
         "admin": { "address": { "socket_address": { "address": "127.0.0.1", "port_value": 0 } } },
-        "dynamic_resources": {
-            "lds_config": source, "cds_config": source,
-            "ads_config": {
-                "api_type": "DELTA_GRPC", "transport_api_version": "V3",
-                "grpc_services": [{ "envoy_grpc": { "cluster_name": "istiod" } }],
-            },
-        },
+        "dynamic_resources": resources,
         "static_resources": { "clusters": [{
             "name": "istiod", "type": "STATIC", "connect_timeout": "1s",
             "typed_extension_protocol_options": { "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use sluicegate::world::{LabelSelector, Mesh, Operator};
 
+use super::web;
 use crate::harness::process::{Process, free_ports, unless_stolen};
 use crate::harness::{ControlPlane, Result, http, programs};
 
@@ -16,6 +17,7 @@ const START: Duration = Duration::from_secs(60);
 pub(crate) struct Istiod {
     process: Process,
     pub(crate) xds_port: u16,
+    http_port: u16,
     /// What it was told about the mesh.
     pub(crate) mesh: Mesh,
     config: PathBuf,
@@ -25,8 +27,12 @@ pub(crate) struct Istiod {
 }
 
 impl Istiod {
-    /// One that is told this about the mesh.
-    pub(crate) fn start(plane: &ControlPlane, mesh: &Mesh) -> Result<Self> {
+    /// One that is told this about the mesh, with further variables for its environment.
+    pub(crate) fn start(
+        plane: &ControlPlane,
+        mesh: &Mesh,
+        environment: &[(&str, &str)],
+    ) -> Result<Self> {
         let program = programs::find("pilot-discovery")?;
         unless_stolen(|| {
             let [http_port, monitoring_port, xds_port, outbound, inbound] = free_ports()?;
@@ -56,18 +62,31 @@ impl Istiod {
                 .env("CLUSTER_ID", &mesh.cluster)
                 .env("REVISION", &mesh.revision)
                 .env("ENABLE_ENHANCED_DESTINATIONRULE_MERGE", mesh.has_enhanced_merge.to_string())
+                .envs(environment.iter().copied())
                 .current_dir(plane.sandbox().path());
             let mut process =
                 Process::spawn(plane.sandbox(), &format!("istiod-{xds_port}"), &mut command)?;
             process
                 .wait_until(START, || matches!(http::get(http_port, "/ready"), Some((200, _))))?;
             let (mesh, pushes) = (mesh.clone(), Mutex::default());
-            Ok(Self { process, xds_port, mesh, config, ports, pushes })
+            Ok(Self { process, xds_port, http_port, mesh, config, ports, pushes })
         })
     }
 
     pub(crate) fn has_ended(&mut self) -> Result<bool> {
         self.process.has_ended()
+    }
+
+    /// What istiod sends to a proxy of this name, made by the same code as for a push; `None` where it is not connected. Only
+    /// what the proxy has asked for is in it.
+    pub(crate) async fn dump(&self, proxy: &str) -> Result<Option<Value>> {
+        let path = format!("/debug/config_dump?proxyID={proxy}");
+        let (status, body) = web::get(self.http_port, &path).await?;
+        match status {
+            200 => Ok(Some(serde_json::from_str(&body)?)),
+            404 => Ok(None),
+            _ => Err(format!("istiod answers {status} to {path}: {body}").into()),
+        }
     }
 
     /// Makes istiod tell everybody everything; from then on clusters have a connect timeout of at least this.

@@ -91,7 +91,7 @@ impl Running {
             let node = json!({ "apiVersion": "v1", "kind": "Node", "metadata": { "name": name, "labels": labels } });
             standing.push(runtime.block_on(api.create(&node))?);
         }
-        let istiod = Istiod::start(&plane, mesh)?;
+        let istiod = Istiod::start(&plane, mesh, &[])?;
         Ok(Self { bench: OnceLock::new(), istiod, api, plane, runtime, standing })
     }
 }
