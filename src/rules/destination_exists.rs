@@ -30,6 +30,8 @@ const MESH_DEFAULT: &str = "meshConfig.defaultServiceExportTo says so";
 /// Without a port Istio takes the Service's only one, else the one that the client called: a sidecar always does where the
 /// destination does not listen on it, a gateway or a waypoint where the Service has several ports.
 ///
+/// Behind a waypoint a VirtualService for a wildcard leads only to what the waypoint serves itself.
+///
 /// Warned about: a Service of type ExternalName whose external host no Service or ServiceEntry is called.
 ///
 /// Why: Envoy takes a route to a host that nobody has and answers its share with 503.
@@ -64,7 +66,8 @@ impl Rule for DestinationExists {
             if let Some(kind) = case.world.host(&destination.host) {
                 let asked = takers.asked(&carried);
                 let own = Present { case, carried: &carried, destination, kind, asked };
-                if !own.is_hidden(report) && !own.lacks_alias(report) {
+                if !own.is_hidden(report) && !own.lacks_alias(report) && !own.lacks_cluster(report)
+                {
                     own.lacks_port(report);
                 }
                 continue;
@@ -339,6 +342,25 @@ impl Present<'_> {
         let path = carried.destination_path("host");
         // An Istio before 1.21, or with `ENABLE_EXTERNAL_NAME_ALIAS=false`, resolves such a Service by DNS.
         report.lookup(Gravity::WarnOnly, path, message, Vec::new());
+        true
+    }
+
+    /// Says where a waypoint has no way to the destination; `false` where it has.
+    fn lacks_cluster(&self, report: &mut Report<'_>) -> bool {
+        let Self { case, carried, destination, asked, .. } = self;
+        let written = (case.object, case.review.namespace.as_str());
+        let waypoints = asked.iter().filter(|asked| asked.why == Why::Waypoint);
+        let mut lost = waypoints.flat_map(|asked| &asked.clients);
+        let lost = lost.find(|own| !case.world.is_led(own, &destination.host, written));
+        let Some(name) = lost.and_then(|own| own.waypoint.as_ref()) else { return false };
+        let host = &destination.host;
+        let message = format!(
+            "{} would get 503 for clients behind waypoint {name}: it does not serve {host}, and a VirtualService for a wildcard opens it no way there\n  Passes: the same with the full names of the hosts instead of the wildcard.",
+            carried.said()
+        );
+        let gravity = case.if_absent(carried.gravity);
+        let rests_on = std::iter::once(self.rests_on()).chain(carried.rests_on());
+        report.lookup(gravity, carried.destination_path("host"), message, rests_on.collect());
         true
     }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use super::table::Table;
 use super::{Client, HostKind, World};
-use crate::istio::{Host, UseWaypoint, Waypoint, host_covers};
+use crate::istio::{Host, UseWaypoint, VirtualService, Waypoint, host_covers};
 
 /// The label that the injector gives every pod with a sidecar, and nobody gives another one.
 ///
@@ -131,6 +131,33 @@ impl World {
             .collect::<Vec<_>>();
         found.sort_by(|a, b| a.0.cmp(&b.0));
         found
+    }
+
+    /// Whether a waypoint has a cluster for `destination`: it serves it itself, or a VirtualService that names one of its hosts,
+    /// `written` or another one, sends requests there. A wildcard names none.
+    ///
+    /// Source: `pilot/pkg/networking/core/waypoint.go` `filterWaypointOutboundServices`.
+    pub fn is_led(
+        &self,
+        waypoint: &Client,
+        destination: &Host,
+        written: (&VirtualService, &str),
+    ) -> bool {
+        let serves =
+            |host: &Host| self.waypoint_of(host).is_some_and(|own| Client::at(own) == *waypoint);
+        let names = |object: &VirtualService, at: &str| {
+            let hosts = object.spec.hosts.iter();
+            let mut hosts = hosts.map(|host| Host::resolve(host, at, &self.mesh.domain));
+            object.spec.is_for_mesh() && hosts.any(|host| serves(&host))
+        };
+        let sends = |(object, at): (&VirtualService, &str)| {
+            let mut roots = self.roots_of(at, &object.metadata.name);
+            names(object, at) || roots.any(|root| names(root, &root.metadata.namespace))
+        };
+        serves(destination) || sends(written) || {
+            let mut others = self.users_of(destination).into_iter();
+            others.any(|own| sends((own, &own.metadata.namespace)))
+        }
     }
 
     /// Whether a pod with a sidecar is known to run in `namespace`; with [`super::ANY_NAMESPACE`], anywhere. Where other

@@ -88,9 +88,10 @@ impl<'a> Ours<'a> {
     pub(super) fn has_cluster(&self, host: &Host, subset: &str, port: i64, name: &str) -> bool {
         let is_there = self.ports(host).contains(&port)
             && (subset.is_empty() || self.world.subset(host, subset, self.client).is_some());
+        let nobody = (&VirtualService::default(), "");
         match name.starts_with("inbound") {
             true => is_there && self.owns(host),
-            false => is_there && !self.owns(host) && self.is_destination(host),
+            false => is_there && !self.owns(host) && self.world.is_led(self.client, host, nobody),
         }
     }
 
@@ -184,23 +185,6 @@ impl<'a> Ours<'a> {
             format!("{protocol}/{}", to.subset)
         };
         format!("inbound-vip|{port}|{inner}|{host}")
-    }
-
-    /// Whether a VirtualService for a host of this waypoint names it as a destination; a wildcard makes none.
-    fn is_destination(&self, host: &Host) -> bool {
-        let domain = &self.world.mesh().domain;
-        let names = self.world.names(sluicegate::world::Kind::VirtualService);
-        let mut all = names.iter().filter_map(|(at, name)| self.world.virtual_service(at, name));
-        all.any(|object| {
-            let at = object.metadata.namespace.as_str();
-            let is_ours = |own: &String| self.owns(&Host::resolve(own, at, domain));
-            object.spec.is_for_mesh()
-                && object.spec.hosts.iter().any(is_ours)
-                && [Protocol::Http, Protocol::Tls, Protocol::Tcp].iter().any(|protocol| {
-                    let mut to = object.spec.routes(*protocol).iter().flat_map(|own| &own.route);
-                    to.any(|own| Host::resolve(&own.destination.host, at, domain) == *host)
-                })
-        })
     }
 }
 
