@@ -45,6 +45,11 @@ impl<T> HostMap<T> {
         }
     }
 
+    /// Whether nothing is kept.
+    pub(super) fn is_empty(&self) -> bool {
+        self.exact.is_empty() && self.wildcard.is_empty()
+    }
+
     pub(super) fn remove(&mut self, host: &str) {
         let Some(end) = host.strip_prefix('*') else {
             self.exact.remove(host);

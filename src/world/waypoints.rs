@@ -3,14 +3,18 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
+use super::host_map::HostMap;
 use super::table::Table;
 use super::{Client, HostKind, World};
-use crate::istio::{Host, UseWaypoint, VirtualService, Waypoint, host_covers};
+use crate::istio::{Host, UseWaypoint, VirtualService, Waypoint};
 
 /// The label that the injector gives every pod with a sidecar, and nobody gives another one.
 ///
 /// Source: `manifests/charts/istio-control/istio-discovery/files/injection-template.yaml`.
 pub const INJECTED: &str = "security.istio.io/tlsMode";
+
+/// In a namespace with more Services than these a wildcard is looked at for these only.
+const MOST_SERVICES: usize = 512;
 
 /// Every Gateway of the Gateway API, and where pods with a sidecar run.
 #[derive(Debug, Default)]
@@ -112,24 +116,37 @@ impl World {
         (waypoint.serves_services() && waypoint.admits(namespace, labels)).then_some(waypoint)
     }
 
-    /// The hosts that are reached through a waypoint, of those that a VirtualService of `namespace` means by `host`: itself; of a
-    /// wildcard the Services of that namespace, sorted.
-    pub fn through_waypoints(&self, host: &Host, namespace: &str) -> Vec<(Host, &Waypoint)> {
+    /// What is reached through a waypoint of that which a VirtualService of `namespace` means by `hosts`, with the number of the
+    /// host that means it, in their order: the host itself; of a wildcard the Services of that namespace, sorted, and of those no
+    /// more than can be looked at.
+    pub fn through_waypoints(
+        &self,
+        hosts: &[Host],
+        namespace: &str,
+    ) -> Vec<(usize, Host, &Waypoint)> {
         if self.waypoints.serving == 0 {
             return Vec::new();
         }
-        if !host.as_str().starts_with('*') {
-            let own = self.waypoint_of(host);
-            return own.map(|own| (host.clone(), own)).into_iter().collect();
+        let mut wildcards = HostMap::default();
+        let mut found = Vec::new();
+        for (at, host) in hosts.iter().enumerate() {
+            if host.as_str().starts_with('*') {
+                wildcards.insert(host.as_str(), at);
+            }
+            found.extend(self.waypoint_of(host).map(|own| (at, host.clone(), own)));
         }
-        let names = self.service_names(namespace);
-        let hosts = names.map(|name| Host::resolve(name, namespace, &self.mesh.domain));
-        let covered = hosts.filter(|own| host_covers(host.as_str(), own.as_str()));
-        let mut found = covered
-            .chain([host.clone()])
-            .filter_map(|own| self.waypoint_of(&own).map(|waypoint| (own, waypoint)))
-            .collect::<Vec<_>>();
-        found.sort_by(|a, b| a.0.cmp(&b.0));
+        if wildcards.is_empty() {
+            return found;
+        }
+        let mut names = self.service_names(namespace).collect::<Vec<_>>();
+        names.sort_unstable();
+        for name in names.into_iter().take(MOST_SERVICES) {
+            let called = Host::resolve(name, namespace, &self.mesh.domain);
+            let Some(own) = self.waypoint_of(&called) else { continue };
+            let covering = wildcards.covering(called.as_str());
+            found.extend(covering.map(|(_, &at)| (at, called.clone(), own)));
+        }
+        found.sort_by_key(|(at, ..)| *at);
         found
     }
 

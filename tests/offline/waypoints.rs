@@ -113,8 +113,9 @@ fn a_wildcard_means_the_services_of_its_namespace() {
     let none = json!({"istio.io/use-waypoint": "none"});
     apply(&mut world, labelled("Service", "prod", "c", none));
     let found = |pattern: &str, at: &str| {
-        let all = world.through_waypoints(&host(pattern), at).into_iter();
-        all.map(|(host, _)| host.as_str().to_owned()).collect::<Vec<_>>().join(",")
+        let all = world.through_waypoints(&[host("d"), host(pattern)], at).into_iter();
+        let all = all.inspect(|(number, ..)| assert_eq!(*number, 1, "nobody has the other host"));
+        all.map(|(_, host, _)| host.as_str().to_owned()).collect::<Vec<_>>().join(",")
     };
     let (a, b) = ("a.prod.svc.cluster.local", "b.prod.svc.cluster.local");
     assert_eq!(found("*.prod.svc.cluster.local", "prod"), format!("{a},{b}"));

@@ -165,12 +165,16 @@ impl<'a> Finder<'a> {
         let gateways = both(&was.gateways, &is.gateways);
         let clients = gateways.iter().map(|gateway| clients(object, gateway, self.world));
         let clients = clients.collect::<Vec<_>>();
-        for host in &both(&was.hosts, &is.hosts) {
-            let waypoints = self.waypoints(host, namespace, &gateways);
+        let hosts = both(&was.hosts, &is.hosts);
+        let waypoints = self.waypoints(&hosts, namespace, &gateways);
+        let mut waypoints = &waypoints[..];
+        for (at, host) in hosts.iter().enumerate() {
+            let (own, rest) = waypoints.split_at(waypoints.partition_point(|own| own.0 == at));
+            waypoints = rest;
             let called = gateways.iter().zip(&clients).flat_map(|(gateway, all)| {
                 all.iter().map(move |own| (host, gateway.as_str(), own))
             });
-            let through = waypoints.iter().map(|(called, own)| (called, MESH, own));
+            let through = own.iter().map(|(_, called, own)| (called, MESH, own));
             for (called, gateway, client) in called.chain(through) {
                 let before = self.tried(&self.routings.before, old, called, client);
                 let after = self.tried(&self.routings.after, new, called, client);
@@ -197,14 +201,19 @@ impl<'a> Finder<'a> {
         }
     }
 
-    /// The waypoints through which the mesh reaches what an object of `namespace` means by `host`, each with the host that is
-    /// called.
-    fn waypoints(&self, host: &Host, namespace: &str, gateways: &[String]) -> Vec<(Host, Client)> {
+    /// The waypoints through which the mesh reaches what an object of `namespace` means by `hosts`, each with the number of the host
+    /// and with what is called.
+    fn waypoints(
+        &self,
+        hosts: &[Host],
+        namespace: &str,
+        gateways: &[String],
+    ) -> Vec<(usize, Host, Client)> {
         if self.is_blind || !gateways.iter().any(|own| own == MESH) {
             return Vec::new();
         }
-        let found = self.world.through_waypoints(host, namespace).into_iter();
-        found.map(|(host, own)| (host, Client::at(own))).collect()
+        let found = self.world.through_waypoints(hosts, namespace).into_iter();
+        found.map(|(at, host, own)| (at, host, Client::at(own))).collect()
     }
 
     /// What the object says before and after, whoever else is there.

@@ -239,23 +239,22 @@ impl<'a> Clients<'a> {
         let Self { world, object, namespace, .. } = *self;
         let hosts = object.spec.hosts.iter();
         let hosts = hosts.map(|host| Host::resolve(host, namespace, &world.mesh().domain));
+        let hosts = hosts.collect::<Vec<_>>();
         let mut found: Vec<Asked> = Vec::new();
-        self.has_waypoints = !object.spec.hosts.is_empty();
-        for host in hosts {
-            self.has_waypoints &= world.waypoint_of(&host).is_some();
-            for (called, waypoint) in world.through_waypoints(&host, namespace) {
-                let client = Client::at(waypoint);
-                let is_near = client.namespace == namespace
-                    || world.host_namespace(&called) == Some(namespace);
-                if is_near
-                    && self.exported.contains(&client.namespace)
-                    && !found.iter().any(|known| known.clients.contains(&client))
-                {
-                    let (why, gravity) = (Why::Waypoint, Gravity::Full);
-                    found.push(Asked { clients: vec![client], why, gravity });
-                }
+        for (_, called, waypoint) in world.through_waypoints(&hosts, namespace) {
+            let client = Client::at(waypoint);
+            let is_near =
+                client.namespace == namespace || world.host_namespace(&called) == Some(namespace);
+            if is_near
+                && self.exported.contains(&client.namespace)
+                && !found.iter().any(|known| known.clients.contains(&client))
+            {
+                let (why, gravity) = (Why::Waypoint, Gravity::Full);
+                found.push(Asked { clients: vec![client], why, gravity });
             }
         }
+        let has_one = |host: &Host| world.waypoint_of(host).is_some();
+        self.has_waypoints = !hosts.is_empty() && hosts.iter().all(has_one);
         found
     }
 
