@@ -209,6 +209,12 @@ fn message(
         carried.said(),
     );
     let Some(client) = lost.first().and_then(|asked| asked.clients.first()) else { return message };
+    if client.waypoint.is_some() && !case.world.is_visible(host, client) {
+        let at = &client.namespace;
+        return format!(
+            "{message}\n  The exportTo of {host} keeps it from namespace {at}, and of what a waypoint does not see it knows no subset.\n  Passes: {at} in that exportTo first, then this."
+        );
+    }
     if *host != destination.host {
         let alias = &destination.host;
         let domain = &case.world.mesh().domain;

@@ -108,12 +108,16 @@ pub struct Rules<'a> {
 impl<'a> Rules<'a> {
     /// The DestinationRule that `client` uses for `host`: of the client's own namespace, else of the host's, else of the root
     /// namespace; there for the most specific host that covers this one, and no other. An ExternalName Service is looked up by the
-    /// host it stands for.
+    /// host it stands for. A waypoint serves a host also where the host's `exportTo` keeps it from there, but then without any.
     ///
-    /// Source: `pilot/pkg/model/push_context.go` `destinationRule`, `sidecar.go` `DestinationRule`.
+    /// Source: `pilot/pkg/model/push_context.go` `destinationRule`, `sidecar.go` `DestinationRule`,
+    /// `DefaultSidecarScopeForGateway`.
     pub fn destination_rule(self, host: &Host, client: &Client) -> Option<EffectiveRule<'a>> {
         let alias = self.world.alias_target(host);
         let host = alias.as_ref().unwrap_or(host);
+        if client.waypoint.is_some() && !self.world.is_visible(host, client) {
+            return None;
+        }
         let own = self.own(&client.namespace, host);
         if !own.is_empty() {
             return in_force(own, client).map(EffectiveRule::of);
