@@ -3,20 +3,26 @@ use std::collections::{BTreeMap, BTreeSet};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::istio::{Arrival, Condition, FieldPath, Reading, RouteMatch};
+use crate::istio::{Arrival, Condition, FieldPath, Protocol, Reading, RouteMatch};
 use crate::policy::words::label_map;
 use crate::policy::{Action, Case, Gravity, Report, Rule, Stage};
+use crate::world::{Client, Kind};
+
+/// What the rule looks up.
+const READS: [Kind; 5] =
+    [Kind::VirtualService, Kind::Service, Kind::Waypoint, Kind::Namespace, Kind::Pod];
 
 /// A host that clients in the mesh use has a route for the rest.
 ///
-/// Reads: the `match` of every http route, and `gateways`. Nothing is looked up.
+/// Reads: the `match` of every http route, and `gateways`. Looks up waypoints, and the other VirtualServices that they try.
 ///
 /// Why: as soon as a VirtualService has a route for a client, that client's other requests do not fall back to the Service: what no
 /// route matches is answered with 404. The mistake shows only in requests that nobody tried.
 ///
 /// Not warned about: paths on a gateway, which is how a gateway is used; routes that are only for clients with certain labels, in
-/// a certain namespace or on a certain port, as far as the other clients have no route at all (they use the Service); delegates;
-/// tcp and tls routes; and what the stored object had already.
+/// a certain namespace or on a certain port, as far as the other clients have no route at all (they use the Service); hosts that
+/// only waypoints are asked for, which find a route for the rest in another VirtualService; delegates; tcp and tls routes; and what
+/// the stored object had already.
 ///
 /// Warned about: on the host reviews, one route with `match: [{headers: {end-user: {exact: jason}}}]` and no other.
 ///
@@ -29,6 +35,7 @@ impl Rule for DefaultRoute {
     const ID: &'static str = "default-route";
     const ACTION: Action = Action::Warn;
     const STAGE: Stage = Stage::Text;
+    const READS: &'static [Kind] = &READS;
 
     fn check(&self, case: &Case<'_>, report: &mut Report<'_>) {
         let spec = &case.object.spec;
@@ -51,6 +58,9 @@ impl Rule for DefaultRoute {
             else {
                 return;
             };
+            if case.may_look(&READS) && waypoints_have_the_rest(case) {
+                return;
+            }
             let (who, key) = match &clients {
                 Clients::All => (String::new(), "mesh".to_owned()),
                 Clients::Some(who) => (format!(" from {who}"), format!("mesh {who}")),
@@ -69,6 +79,26 @@ impl Rule for DefaultRoute {
             report.advice(Gravity::Full, path, message, "gateway".to_owned(), 0.0);
         }
     }
+}
+
+/// Whether everybody comes through waypoints, and each of them has a route for the rest from another VirtualService: it tries all
+/// of them, one after the other.
+fn waypoints_have_the_rest(case: &Case<'_>) -> bool {
+    let (object, namespace) = (case.object, case.review.namespace.as_str());
+    let anywhere = Client::anywhere();
+    if case.clients().iter().any(|users| users.gravity(&anywhere) == Gravity::Full) {
+        return false;
+    }
+    let changed = case.world.with_virtual_service(Some(object), namespace, &case.review.name);
+    object.spec.hosts.iter().all(|host| {
+        let host = case.resolve(host);
+        let client = case.world.waypoint_of(&host).map(Client::at);
+        client.is_some_and(|client| {
+            let tried = changed.routing().in_force(&host, &client, Protocol::Http, None);
+            let routes = tried.iter().flat_map(|other| &other.spec.http);
+            routes.into_iter().any(|route| route.r#match.is_empty())
+        })
+    })
 }
 
 /// Clients in the mesh.
