@@ -37,13 +37,14 @@ use crate::world::{Client, HostKind, Kind, MESH, NoDelegate};
 pub(super) struct HostConflict {}
 
 /// What the rule looks up.
-const READS: [Kind; 6] = [
+const READS: [Kind; 7] = [
     Kind::VirtualService,
     Kind::DestinationRule,
     Kind::Service,
     Kind::EndpointSlice,
     Kind::Waypoint,
     Kind::Namespace,
+    Kind::Pod,
 ];
 
 impl Rule for HostConflict {
