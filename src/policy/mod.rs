@@ -38,7 +38,7 @@ use crate::istio::{DestinationRule, VirtualService};
 use crate::world::{Kind, World};
 
 /// The kinds that tell what a destination is and who is stable, whichever rules are in force.
-const EVIDENCE: [Kind; 13] = [
+const EVIDENCE: [Kind; 12] = [
     Kind::VirtualService,
     Kind::DestinationRule,
     Kind::ServiceEntry,
@@ -46,7 +46,6 @@ const EVIDENCE: [Kind; 13] = [
     Kind::Service,
     Kind::EndpointSlice,
     Kind::Pod,
-    Kind::Namespace,
     Kind::Waypoint,
     Kind::Deployment,
     Kind::ReplicaSet,
@@ -102,12 +101,13 @@ fn confirming(mut verdict: Verdict, world: &World) -> Verdict {
     verdict
 }
 
-/// The kinds that have to be seen before anything can be said about traffic. Which namespaces istiod reads counts only where it
-/// does not read all of them, and then the labels of this one must have been seen.
+/// The kinds that have to be seen before anything can be said about traffic. Labels of namespaces count only where there is a
+/// waypoint, and where istiod does not read all namespaces; then those of this one must have been seen.
 fn missing(review: &Review, world: &World) -> Vec<Kind> {
     let mut missing = EVIDENCE.into_iter().filter(|&kind| !world.knows(kind)).collect::<Vec<_>>();
     let is_known = world.knows(Kind::Namespace) && world.is_discovered(&review.namespace).is_some();
-    if !world.mesh().discovery_selectors.is_empty() && !world.is_blank() && !is_known {
+    let counts = !world.mesh().discovery_selectors.is_empty() || world.has_waypoints();
+    if counts && !world.is_blank() && !is_known {
         missing.push(Kind::Namespace);
     }
     missing

@@ -8,8 +8,14 @@ use crate::istio::DestinationRule;
 
 /// The kinds by which look-ups find anything. Pods, EndpointSlices, WorkloadEntries and workloads count only for the Services and
 /// ServiceEntries of their own namespace, and a Gateway's Pods serve it wherever they are.
-const SIFTED: [Kind; 5] =
-    [Kind::VirtualService, Kind::DestinationRule, Kind::ServiceEntry, Kind::Gateway, Kind::Service];
+const SIFTED: [Kind; 6] = [
+    Kind::VirtualService,
+    Kind::DestinationRule,
+    Kind::ServiceEntry,
+    Kind::Gateway,
+    Kind::Waypoint,
+    Kind::Service,
+];
 
 /// Objects that do not exist for istiod, kept for the day on which it reads them.
 #[derive(Debug, Default)]
@@ -56,6 +62,7 @@ fn key(object: &Object) -> Option<Key> {
         Object::DestinationRule(own) => (Kind::DestinationRule, &own.metadata),
         Object::ServiceEntry(own) => (Kind::ServiceEntry, &own.metadata),
         Object::Gateway(own) => (Kind::Gateway, &own.metadata),
+        Object::Waypoint(own) => (Kind::Waypoint, &own.metadata),
         Object::Service(own) => {
             return Some((Kind::Service, own.namespace.clone(), own.name.clone()));
         }
@@ -164,7 +171,10 @@ impl World {
         let entries = entries.map(|own| Object::ServiceEntry(Box::new(own)));
         let gateways = self.gateways.of_namespace(namespace).cloned();
         let gateways = gateways.map(|own| Object::Gateway(Box::new(own)));
+        let waypoints = self.waypoints.of_namespace(namespace).cloned();
+        let waypoints = waypoints.map(|own| Object::Waypoint(Box::new(own)));
         let services = self.services.of_namespace(namespace).cloned().map(Object::Service);
+        let gateways = gateways.chain(waypoints);
         routes.chain(rules).chain(entries).chain(gateways).chain(services).collect()
     }
 }

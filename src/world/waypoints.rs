@@ -43,6 +43,11 @@ impl Waypoints {
         self.objects.names()
     }
 
+    /// Those of a namespace, in no order.
+    pub(super) fn of_namespace(&self, namespace: &str) -> impl Iterator<Item = &Waypoint> {
+        self.objects.of_namespace(namespace).map(|(_, own)| own)
+    }
+
     /// A pod is there now.
     pub(super) fn add_pod<'a>(
         &mut self,
@@ -86,12 +91,17 @@ impl Client {
 }
 
 impl World {
+    /// Whether requests to any Service may go through a waypoint.
+    pub fn has_waypoints(&self) -> bool {
+        self.waypoints.serving > 0
+    }
+
     /// The waypoint through which clients in ambient mode reach `host`: the one that its Service or ServiceEntry names, or else
     /// its Namespace. Sidecars go through none.
     ///
     /// Source: `pilot/pkg/serviceregistry/ambient/waypoints.go` `fetchWaypointForService`.
     pub fn waypoint_of(&self, host: &Host) -> Option<&Waypoint> {
-        if self.waypoints.serving == 0 {
+        if !self.has_waypoints() {
             return None;
         }
         let (namespace, own) = match self.host(host)? {
@@ -124,7 +134,7 @@ impl World {
         hosts: &[Host],
         namespace: &str,
     ) -> Vec<(usize, Host, &Waypoint)> {
-        if self.waypoints.serving == 0 {
+        if !self.has_waypoints() {
             return Vec::new();
         }
         let mut wildcards = HostMap::default();
