@@ -16,7 +16,7 @@ pub mod words;
 
 pub use backend::Backend;
 pub use change::{
-    Asked, Base, Carried, Change, Class, Clients, Destination, Destinations, Flow, Movement,
+    Asked, Base, Carried, Change, Class, Clients, Destination, Destinations, Flow, Lack, Movement,
     Relabelled, Share, Shares, Side, Steps, Takers, Why, fractions,
 };
 pub use lookup::Target;

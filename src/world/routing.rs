@@ -173,7 +173,8 @@ impl<'a> Routing<'a> {
                 return is_for(route, protocol, namespace, client, port);
             };
             let Some(delegate) = self.delegate(to, namespace) else { return false };
-            let merged = istio::delegate::merge(route, &delegate.spec.http);
+            let at = to.namespace_from(namespace);
+            let merged = istio::delegate::merge((route, namespace), (&delegate.spec.http, at));
             merged.routes.iter().any(|(_, route)| is_for(route, protocol, namespace, client, port))
         })
     }
