@@ -6,8 +6,7 @@ use serde::Deserialize;
 use crate::istio::{DestinationRule, Host, Location, Route, host_covers};
 use crate::policy::words::{label_map, list, near_miss};
 use crate::policy::{
-    Action, Asked, Carried, Case, Clients, Destination, Gravity, Report, Rule, Stage,
-    Takers, Why,
+    Action, Asked, Carried, Case, Clients, Destination, Gravity, Report, Rule, Stage, Takers, Why,
 };
 use crate::world::{ANY_NAMESPACE, Client, EffectiveRule, HostKind, Kind};
 

@@ -306,6 +306,11 @@ impl Destinations {
         }
     }
 
+    /// The number of what is written so, on whichever port.
+    pub fn find(&self, host: &Host, subset: &str) -> Option<usize> {
+        self.hosts.get(host)?.written.get(subset)?.first().map(|(_, at)| *at)
+    }
+
     /// The destination with this number.
     pub fn get(&self, at: usize) -> &Destination {
         &self.all[at]
