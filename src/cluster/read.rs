@@ -266,6 +266,7 @@ impl From<RawService> for Service {
             is_headless: spec.cluster_ip == "None",
             is_node_local: spec.internal_traffic_policy == "Local",
             export_to,
+            created: metadata.creation_timestamp,
         }
     }
 }

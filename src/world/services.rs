@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use super::pods::{PodSlot, Pods};
 use super::table::Table;
 use super::{Client, World};
-use crate::istio::{Host, ServiceEntry, host_covers};
+use crate::istio::{Host, ServiceEntry, Timestamp, host_covers};
 
 /// The parts of a Service that a verdict reads.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -27,6 +27,8 @@ pub struct Service {
     pub is_node_local: bool,
     /// The annotation `networking.istio.io/exportTo`; empty means the mesh default, which is everywhere.
     pub export_to: Vec<String>,
+    /// `metadata.creationTimestamp`.
+    pub created: Option<Timestamp>,
 }
 
 /// One of a Service's ports.
