@@ -15,13 +15,19 @@ fn host(name: &str) -> Host {
     Host::resolve(name, "prod", "cluster.local")
 }
 
-fn client(namespace: &str, gateway: &str) -> Client {
+pub(super) fn client(namespace: &str, gateway: &str) -> Client {
     let gateway = (!gateway.is_empty()).then(|| gateway.to_owned());
     Client { gateway, ..Client::in_namespace(namespace) }
 }
 
 /// `-` is no `exportTo`; a route without anything, or with the matches given.
-fn object(at: &str, created: i64, host: &str, export_to: &str, rest: Value) -> VirtualService {
+pub(super) fn object(
+    at: &str,
+    created: i64,
+    host: &str,
+    export_to: &str,
+    rest: Value,
+) -> VirtualService {
     let (namespace, name) = at.split_once('/').expect("namespace/name");
     let mut spec = json!({"hosts": [host], "http": [{"route": [{"destination": {"host": "a"}}]}]});
     if export_to != "-" {
@@ -36,7 +42,7 @@ fn object(at: &str, created: i64, host: &str, export_to: &str, rest: Value) -> V
     object
 }
 
-fn world(mesh: Mesh, objects: &[VirtualService]) -> World {
+pub(super) fn world(mesh: Mesh, objects: &[VirtualService]) -> World {
     let mut world = World::empty(mesh);
     for object in objects {
         world.apply(Object::VirtualService(Box::new(object.clone())));
@@ -49,7 +55,7 @@ fn names(objects: Vec<&VirtualService>) -> String {
     names.collect::<Vec<_>>().join(",")
 }
 
-fn in_force(routing: Routing<'_>, client: &Client) -> String {
+pub(super) fn in_force(routing: Routing<'_>, client: &Client) -> String {
     names(routing.in_force(&host("reviews"), client, Protocol::Http, Some(80)))
 }
 
@@ -208,42 +214,6 @@ fn a_sidecar_uses_the_first_that_leaves_a_route() {
             assert_eq!(found, *want, "{statement}: clients in {namespace:?}");
         }
     }
-}
-
-/// The root is in force where its delegate leaves it a route, and the younger one where it does not.
-#[test]
-fn a_delegate_under_review_is_the_one_that_counts() {
-    let root =
-        object("prod/root", 1, "reviews", "-", json!({"http": [{"delegate": {"name": "d"}}]}));
-    let next = object("prod/next", 2, "reviews", "-", json!({}));
-    let stored = object("prod/d", 3, "", "-", json!({"hosts": []}));
-    let world = world(Mesh::default(), &[root, next, stored]);
-    let client = client("app", "");
-    let with = |at: &str, export_to: &str, rest: Value| {
-        let (namespace, name) = at.split_once('/').expect("namespace/name");
-        let written = object(at, 3, "", export_to, rest);
-        let changed = world.with_virtual_service(Some(&written), namespace, name);
-        in_force(changed.routing(), &client)
-    };
-    let port = |port: i64| {
-        let route = json!({"match": [{"port": port}], "route": [{"destination": {"host": "a"}}]});
-        json!({"hosts": [], "http": [route]})
-    };
-    assert_eq!(in_force(world.routing(), &client), "root", "as it is stored");
-    assert_eq!(with("prod/d", "-", json!({"hosts": []})), "root");
-    assert_eq!(with("prod/d", "-", json!({"hosts": [], "http": []})), "next", "without a route");
-    assert_eq!(with("prod/d", "-", json!({"hosts": ["x.example.com"]})), "next", "with a host");
-    assert_eq!(with("prod/d", "other", json!({"hosts": []})), "next", "not for the root");
-    for (own, want) in [(81, "next"), (80, "root"), (0, "root")] {
-        assert_eq!(with("prod/d", "-", port(own)), want, "for port {own}");
-    }
-    assert_eq!(with("prod/e", "-", json!({"hosts": [], "http": []})), "root", "of another name");
-    assert_eq!(
-        with("other/d", "-", json!({"hosts": [], "http": []})),
-        "root",
-        "of another namespace"
-    );
-    assert_eq!(in_force(world.with_virtual_service(None, "prod", "d").routing(), &client), "next");
 }
 
 #[test]
