@@ -227,7 +227,7 @@ impl<'a> Clients<'a> {
         let asked = self.of_route(route);
         let is_asked = |own: &Client| asked.iter().any(|asked| asked.clients.contains(own));
         let met = self.met(route);
-        let any = vec![RouteMatch::default()];
+        let any = [RouteMatch::default()];
         let blocks = met.iter().flat_map(|own| if own.is_empty() { &any[..] } else { &own[..] });
         let blocks = blocks.collect::<Vec<_>>();
         let mut found: Vec<Client> = Vec::new();
