@@ -282,7 +282,9 @@ fn found_instead(case: &Definition<'_>, lost: &[&Use<'_>]) -> String {
         let kept = case.redefinition.new.filter(|new| has_subset(new, own.subset));
         return match kept {
             Some(_) if is_for_same_host(case) => {
-                "Its exportTo keeps it from them, and no other DestinationRule is left.".to_owned()
+                let selects = kept.is_some_and(|new| new.spec.workload_selector.is_some());
+                let field = if selects { "workloadSelector" } else { "exportTo" };
+                format!("Its {field} keeps it from them, and no other DestinationRule is left.")
             }
             _ => match was.filter(|_| is_merged_away(case)).and_then(|was| was.rules().next()) {
                 Some(was) => format!(
