@@ -144,7 +144,7 @@ fn decide_unread(policy: &Policy, review: &Review, world: &World) -> Verdict {
         return Verdict::allow(Basis::Unread);
     }
     if let Some(new) = review.object() {
-        let findings = Judge { policy, review, world }.text(new, Stage::Broken);
+        let findings = Judge { policy, review, world }.text(new, None, Stage::Broken);
         if findings.iter().any(|finding| finding.action == Action::Deny) {
             return Verdict::of(Basis::Broken, findings);
         }

@@ -311,7 +311,7 @@ impl Destinations {
 
     /// The number of what is written so, on whichever port.
     pub fn find(&self, host: &Host, subset: &str) -> Option<usize> {
-        self.hosts.get(host)?.written.get(subset)?.first().map(|(_, at)| *at)
+        self.hosts[*self.numbers.get(host)?].written.get(subset)?.first().map(|(_, at)| *at)
     }
 
     /// The destination with this number.
