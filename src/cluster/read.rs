@@ -270,6 +270,7 @@ impl From<RawService> for Service {
             is_node_local: spec.internal_traffic_policy == "Local",
             export_to,
             use_waypoint: UseWaypoint::of(&metadata.labels),
+            created: metadata.creation_timestamp,
         }
     }
 }

@@ -1,5 +1,8 @@
 //! How the routes of a root and of its delegates become one list.
 
+use std::borrow::Cow;
+
+use super::full_gateway;
 use super::virtual_service::{Route, RouteMatch, StringMatch};
 
 /// What becomes of a root's route that names a delegate: the delegate's routes in its place.
@@ -23,19 +26,40 @@ pub struct Dropped {
 /// Puts the routes of a delegate in the place of the root's route that names it.
 ///
 /// A delegate's match must be a part of the root's, block by block and field by field; each block is merged with every block of
-/// the root that it fits. A route with a block that fits none is dropped as a whole. Gateways are compared as written: names
-/// of objects in different namespaces must have been completed before.
+/// the root that it fits. A route with a block that fits none is dropped as a whole. Beside each stands the namespace of its
+/// object: the names of gateways are completed there, and compared then.
 ///
-/// Source: `pilot/pkg/model/virtualservice.go` `MergeHTTPRoutes`.
-pub fn merge(root: &Route, delegate: &[Route]) -> Merged {
+/// Source: `pilot/pkg/model/virtualservice.go` `MergeHTTPRoutes`, `ResolveVirtualServiceShortnames`.
+pub fn merge((root, at_root): (&Route, &str), (delegate, at): (&[Route], &str)) -> Merged {
     let mut merged = Merged::default();
-    for (at, own) in delegate.iter().enumerate() {
-        match merge_matches(&root.r#match, &own.r#match) {
-            Ok(matches) => merged.routes.push((at, merge_route(root, own, matches))),
-            Err(field) => merged.dropped.push(Dropped { route: at, field }),
+    let roots = completed(&root.r#match, at_root);
+    for (place, own) in delegate.iter().enumerate() {
+        match merge_matches(&roots, &completed(&own.r#match, at)) {
+            Ok(matches) => merged.routes.push((place, merge_route(root, own, matches))),
+            Err(field) => merged.dropped.push(Dropped { route: place, field }),
         }
     }
     merged
+}
+
+/// The match of one route of a delegate as [`merge`] leaves it; `None` where that drops the route.
+pub fn merged_match(
+    (root, at_root): (&Route, &str),
+    (own, at): (&Route, &str),
+) -> Option<Vec<RouteMatch>> {
+    merge_matches(&completed(&root.r#match, at_root), &completed(&own.r#match, at)).ok()
+}
+
+/// A match of an object of `namespace` with full names of gateways.
+pub fn completed<'a>(written: &'a [RouteMatch], namespace: &str) -> Cow<'a, [RouteMatch]> {
+    if written.iter().all(|block| block.gateways.is_empty()) {
+        return Cow::Borrowed(written);
+    }
+    let mut full = written.to_vec();
+    for gateway in full.iter_mut().flat_map(|block| &mut block.gateways) {
+        *gateway = full_gateway(gateway, namespace);
+    }
+    Cow::Owned(full)
 }
 
 fn merge_route(root: &Route, own: &Route, matches: Vec<RouteMatch>) -> Route {
@@ -191,7 +215,7 @@ mod tests {
     }
 
     fn merged(root: &str, own: &str) -> Result<Vec<RouteMatch>, &'static str> {
-        let merged = merge(&route(root), &[route(own)]);
+        let merged = merge((&route(root), "a"), (&[route(own)], "a"));
         match (merged.routes.first(), merged.dropped.first()) {
             (Some((0, route)), None) => Ok(route.r#match.clone()),
             (None, Some(dropped)) => Err(dropped.field),
@@ -268,7 +292,7 @@ mod tests {
                 Err("uri"),
             ),
         ] {
-            let want = want.map(|want| route(want).r#match);
+            let want = want.map(|want| completed(&route(want).r#match, "a").into_owned());
             assert_eq!(merged(root, own), want, "{root} with {own}");
         }
     }
@@ -278,7 +302,24 @@ mod tests {
         for (root, own, want) in
             [("{name: a}", "{}", "a"), ("{}", "{name: b}", "b"), ("{name: a}", "{name: b}", "a-b")]
         {
-            assert_eq!(merge(&route(root), &[route(own)]).routes[0].1.name, want);
+            let merged = merge((&route(root), "a"), (&[route(own)], "b"));
+            assert_eq!(merged.routes[0].1.name, want);
+        }
+    }
+
+    #[test]
+    fn a_gateway_belongs_to_the_namespace_of_the_object_that_names_it() {
+        let root = route("{match: [{gateways: [gw, mesh]}]}");
+        for (own, at, want) in [
+            ("gw", "a", Some("a/gw")),
+            ("gw", "b", None),
+            ("a/gw", "b", Some("a/gw")),
+            ("mesh", "b", Some("mesh")),
+        ] {
+            let own = route(&format!("{{match: [{{gateways: [{own}]}}]}}"));
+            let merged = merged_match((&root, "a"), (&own, at));
+            let merged = merged.map(|own| own[0].gateways.clone());
+            assert_eq!(merged, want.map(|want| vec![want.to_owned()]), "{own:?} of {at}");
         }
     }
 }

@@ -9,6 +9,7 @@ mod http_policy;
 mod metadata;
 mod path;
 mod re2;
+mod reach;
 mod read;
 mod service_entry;
 mod shape;
@@ -28,6 +29,7 @@ pub use http_policy::{
 pub use metadata::{Metadata, Timestamp};
 pub use path::FieldPath;
 pub use re2::{Re2Error, Re2Problem, check_re2};
+pub use reach::{HiddenBy, Reach};
 pub use read::{Judged, ShapeError, Written};
 pub use service_entry::{Location, Resolution, ServiceEntry, ServiceEntryPort, ServiceEntrySpec};
 pub use traffic_policy::{

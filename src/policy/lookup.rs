@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use super::rule::Case;
+use super::verdict::Reference;
 use crate::istio::{Destination, Host};
-use crate::world::{Client, EffectiveRule, Endpoints, HostKind, Kind};
+use crate::world::{ANY_NAMESPACE, Client, EffectiveRule, Endpoints, HostKind, Kind};
 
 /// What the cluster says about a destination that is written somewhere in an object.
 #[derive(Debug)]
@@ -80,5 +81,28 @@ impl<'a> Case<'a> {
             },
             _ => None,
         })
+    }
+
+    /// What says that nobody has a host.
+    pub fn rests_on_host(&self, host: &Host) -> Vec<Reference> {
+        let service = host.service(&self.world.mesh().domain);
+        let service = service.map(|(name, namespace)| Reference::Service {
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+        });
+        service.into_iter().chain([Reference::ServiceEntries]).collect()
+    }
+
+    /// What says which subsets of a host a client finds.
+    pub fn rests_on_rules(&self, host: &Host, client: &Client) -> Vec<Reference> {
+        let target = self.world.alias_target(host);
+        let service = self.world.host_namespace(target.as_ref().unwrap_or(host));
+        let root = self.world.mesh().root_namespace.as_str();
+        let mut namespaces = vec![client.namespace.as_str(), service.unwrap_or_default(), root];
+        namespaces.retain(|namespace| *namespace != ANY_NAMESPACE);
+        namespaces.sort_unstable();
+        namespaces.dedup();
+        let all = namespaces.into_iter();
+        all.map(|own| Reference::DestinationRules { namespace: own.to_owned() }).collect()
     }
 }

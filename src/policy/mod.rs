@@ -16,7 +16,7 @@ pub mod words;
 
 pub use backend::Backend;
 pub use change::{
-    Asked, Base, Carried, Change, Class, Clients, Destination, Destinations, Flow, Movement,
+    Asked, Base, Carried, Change, Class, Clients, Destination, Destinations, Flow, Lack, Movement,
     Relabelled, Share, Shares, Side, Steps, Takers, Why, fractions,
 };
 pub use lookup::Target;
@@ -146,7 +146,7 @@ fn decide_unread(policy: &Policy, review: &Review, world: &World) -> Verdict {
         return Verdict::allow(Basis::Unread);
     }
     if let Some(new) = review.object() {
-        let findings = Judge { policy, review, world }.text(new, Stage::Broken);
+        let findings = Judge { policy, review, world }.text(new, None, Stage::Broken);
         if findings.iter().any(|finding| finding.action == Action::Deny) {
             return Verdict::of(Basis::Broken, findings);
         }
@@ -162,18 +162,17 @@ fn decide_unread(policy: &Policy, review: &Review, world: &World) -> Verdict {
 /// A VirtualService that is to be stored.
 fn decide_routes(policy: &Policy, review: &Review, new: &VirtualService, world: &World) -> Verdict {
     let judge = Judge { policy, review, world };
-    let mut findings = judge.text(new, Stage::Broken);
+    let mut findings = judge.text(new, None, Stage::Broken);
     if findings.iter().any(|finding| finding.action == Action::Deny) {
-        findings.extend(judge.text(new, Stage::Text));
+        findings.extend(judge.text(new, None, Stage::Text));
         return Verdict::of(Basis::Broken, findings);
     }
-    findings.extend(judge.text(new, Stage::Text));
-
     let missing = missing(review, world);
     let is_blind = !missing.is_empty();
     let Some(change) = Change::of(review, policy.spec(), world, is_blind) else {
         return Verdict::allow(Basis::NotJudged);
     };
+    findings.extend(judge.text(new, Some(&change), Stage::Text));
     if !is_blind {
         findings.extend(judge.traffic(new, &change, Stage::Load));
     }
@@ -293,9 +292,9 @@ struct Judge<'a> {
 
 impl Judge<'_> {
     /// The findings of the rules that read only text. What the stored object had already, and this write does not make worse,
-    /// is a warning.
-    fn text(&self, new: &VirtualService, stage: Stage) -> Vec<Finding> {
-        let mut found = self.ask(&self.case(new, None), stage, Tells::First);
+    /// is a warning. `change` decides nothing there: it tells which of the writes that would pass also pass elsewhere.
+    fn text(&self, new: &VirtualService, change: Option<&Change>, stage: Stage) -> Vec<Finding> {
+        let mut found = self.ask(&self.case(new, change), stage, Tells::First);
         if let Some(old) = self.review.old_object().filter(|_| !found.is_empty()) {
             let before = self.ask(&self.case(old, None), stage, Tells::Nothing);
             excuse(&mut found, before);
@@ -304,7 +303,7 @@ impl Judge<'_> {
         let untold = found.iter().filter(|own| !own.is_told);
         let untold = untold.map(|own| (own.finding.rule, own.number)).collect::<HashSet<_>>();
         if !untold.is_empty() {
-            let told = self.ask(&self.case(new, None), stage, Tells::These(&untold));
+            let told = self.ask(&self.case(new, change), stage, Tells::These(&untold));
             let told = told.into_iter().map(|own| ((own.finding.rule, own.number), own.finding));
             let mut told = told.collect::<HashMap<_, _>>();
             for own in found.iter_mut().filter(|own| !own.is_told) {

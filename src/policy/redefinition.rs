@@ -214,7 +214,7 @@ impl<'a> Comparison<'a> {
                 for Group { clients, gravity } in &groups {
                     let is_touched = |(before, after): &Pair<'_>| match (before, after) {
                         (Some(before), Some(after)) => before.labels != after.labels,
-                        (before, after) => before.is_some() || after.is_none(),
+                        (_, after) => after.is_none(),
                     };
                     let mut pairs = clients.iter().map(|own| self.pair(own, &host, subset));
                     let Some((before, after)) = pairs.next().filter(is_touched) else { continue };

@@ -63,7 +63,7 @@ pub struct Case<'a> {
     pub review: &'a Review,
     /// The object to judge: the new one; the stored one when the ratchet asks what was wrong before, and where it goes away.
     pub object: &'a VirtualService,
-    /// How the write moves traffic; `None` while only text is judged.
+    /// How the write moves traffic; `None` for the stored object, and where what is written is broken for everyone.
     pub change: Option<&'a Change>,
     /// See [`Self::carried`].
     pub(super) carried: &'a [Carried<'a>],

@@ -1,7 +1,7 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::istio::FieldPath;
+use crate::istio::{Arrival, FieldPath, Protocol, Reach, Reading, VirtualService};
 use crate::policy::words::{list, number, percent};
 use crate::policy::{
     Action, Base, Case, Change, Class, Destination, Flow, Movement, Reference, Report, Rule, Share,
@@ -26,7 +26,8 @@ use crate::world::HostKind;
 /// is a rollback.
 ///
 /// Which side is stable: the policy's `roles`; names that say so (primary, stable, canary, preview); then how long the
-/// workloads and their ReplicaSets have been there, the order of versions (v1 before v2), and who carried more.
+/// workloads and their ReplicaSets have been there, the order of versions (v1 before v2), the age of two Services of which one
+/// lost its workload, and who carried more.
 ///
 /// Why: a canary shows its faults to those who meet it; in small steps these are few, and there is time to look.
 ///
@@ -128,28 +129,33 @@ fn refusal(case: &Case<'_>, change: &Change, flow: &Flow, moved: &Movement) -> S
         message.push_str(&format!("\n  {swapped}"));
     }
     let route = &case.object.spec.routes(flow.protocol)[after.route];
+    // Of another sum only the policy knows whether it is meant.
     let total = if route.route.len() < 2 { 100 } else { route.total_weight() };
     let reached = reached_through_others(after, moved);
     let alone = (step.limit(moved.from * 100.0) / 100.0 - reached) / (1.0 - reached);
     let most = alone.min(room_beside_others(step, flow, moved)).clamp(0.0, 1.0);
-    let weight = (most * total as f64 + TOLERANCE).floor() as u64;
+    let weight = match total == 100 {
+        true => number((most * 100.0 + TOLERANCE).floor()),
+        false => format!("{} % of the weights", number((most * 1000.0 + TOLERANCE).floor() / 10.0)),
+    };
+    let nothing = most * 100.0 < if total == 100 { 1.0 - TOLERANCE } else { 0.1 };
     let name = short_name(destination);
     // What is missing is another rule's finding; nobody shall read here that half of the requests may go there today.
     let once = if destination.is_missing { ", once it is there" } else { "" };
-    let of = if total == 100 { once.to_owned() } else { format!(" of {total}{once}") };
+    let without = without_hidden(case, flow.protocol);
     if reached > TOLERANCE {
         message.push_str(&format!(
             "\n  {} of what goes to the other destinations reaches {name}, too: they select its endpoints as well.",
             percent(reached)
         ));
     }
-    message.push_str(&match (step.ladder.is_empty(), weight) {
-        (_, 0) => format!("\n  Passes now: a subset without the pods of {name} for the rest; then {name} may start."),
-        (true, weight) if flow.falls => {
-            format!("\n  Passes now: a route of their own for these requests, with {name} up to {weight}{of}.")
+    message.push_str(&match step.ladder.is_empty() {
+        _ if nothing => format!("\n  Passes now: a subset without the pods of {name} for the rest; then {name} may start."),
+        true if flow.falls => {
+            format!("\n  Passes now: a route of their own for these requests, with {name} up to {weight}{once}{without}.")
         }
-        (true, weight) => format!("\n  Passes now: {name} up to {weight}{of}."),
-        (false, _) => format!("\n  Passes now: {} for {name}, the next rung.", percent(most)),
+        true => format!("\n  Passes now: {name} up to {weight}{once}{without}."),
+        false => format!("\n  Passes now: {} for {name}, the next rung{without}.", percent(most)),
     });
     message
 }
@@ -204,12 +210,37 @@ fn together_refusal(case: &Case<'_>, change: &Change, flow: &Flow) -> String {
         list(&canaries.iter().map(|canary| short_name(canary).to_owned()).collect::<Vec<_>>());
     let most = (from * 100.0 + case.policy.spec().step.max()).min(100.0);
     format!(
-        "{labels} together would go from {} to {} in one write; {}\n  Passes now: {names} up to {} together.",
+        "{labels} together would go from {} to {} in one write; {}\n  Passes now: {names} up to {} together{}.",
         percent(from),
         percent(to),
         case.policy.limit_in_words(from * 100.0),
-        number(most.floor())
+        number(most.floor()),
+        without_hidden(case, flow.protocol)
     )
+}
+
+/// What else has to go from a list so that all of it passes: routes that this write adds behind others which take their requests.
+fn without_hidden(case: &Case<'_>, protocol: Protocol) -> String {
+    let hidden = |object: &VirtualService| {
+        let routes = object.spec.routes(protocol);
+        let arrival = Arrival::anywhere(&object.spec, &case.review.namespace).of_protocol(protocol);
+        let reach = Reach::of(routes, protocol, &arrival, Reading::Strict);
+        let is_refused = |index: &usize| {
+            reach.hidden_by(*index).is_some_and(|by| {
+                by.is_plain && routes[by.route].targets() != routes[*index].targets()
+            })
+        };
+        let refused = (0..routes.len()).filter(is_refused);
+        refused.map(|index| (index, format!("{:?}", routes[index].targets()))).collect::<Vec<_>>()
+    };
+    let before = case.review.old_object().map(hidden).unwrap_or_default();
+    let mut new = hidden(case.object);
+    new.retain(|(_, own)| !before.iter().any(|(_, old)| old == own));
+    let paths = new.iter().map(|(index, _)| protocol.path(*index).to_string()).collect::<Vec<_>>();
+    match paths.is_empty() {
+        true => String::new(),
+        false => format!(", without {}, which nothing reaches", list(&paths)),
+    }
 }
 
 /// Who served the requests, where the old object does not show it at the same place.
@@ -257,12 +288,15 @@ fn swapped(change: &Change, case: &Case<'_>, flow: &Flow, moved: &Movement) -> O
     let (canary, stable) =
         (change.destinations.get(own.destination), change.destinations.get(other.destination));
     let (canary, stable) = (short_name(canary), short_name(stable));
+    let total = case.object.spec.routes(flow.protocol)[after.route].total_weight();
+    let meant = match total == 100 {
+        true => format!("{stable}: {}, {canary}: {}", weight(own), weight(other)),
+        false => "them the other way round".to_owned(),
+    };
     Some(format!(
-        "The weights look swapped: {stable} carries {} now and would keep {}. Did you mean {stable}: {}, {canary}: {}?",
+        "The weights look swapped: {stable} carries {} now and would keep {}. Did you mean {meant}?",
         percent(before.share(other.destination)),
         percent(other.fraction),
-        weight(own),
-        weight(other)
     ))
 }
 

@@ -20,6 +20,10 @@ use crate::world::{HostKind, Kind};
 /// because of its size and not of its code. The same holds for a rollback to a side that was scaled down. What a mirror copies
 /// counts, too.
 ///
+/// Compared is with the other pods: with the busiest one of today, or with what each would have if they served everything,
+/// whichever is more; so a ramp is measured by the same number at each of its steps. It is said when a pod gets more than
+/// `maxFactor` times that for the first time, and again only when its load grows by that factor in one write: what is so already is no news.
+///
 /// Why also `outlierDetection`: with `maxEjectionPercent: 100` a canary of one pod is left out as a whole after a few errors, and its
 /// share is answered with 503; nothing goes to the stable side instead. (With the default of 10 % less than ten pods are never
 /// left out: it is no safety net for a canary.)
@@ -34,7 +38,7 @@ use crate::world::{HostKind, Kind};
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub(super) struct Capacity {
-    /// How many times the load of the busiest ready endpoint of today an endpoint may get.
+    /// How many times the load of the other ready endpoints an endpoint may get.
     max_factor: Factor,
 }
 
@@ -52,19 +56,25 @@ impl Rule for Capacity {
 
     fn check(&self, case: &Case<'_>, report: &mut Report<'_>) {
         let Some(change) = case.change else { return };
-        let mut worst: BTreeMap<(Protocol, usize, String), Load> = BTreeMap::new();
+        let mut worst: BTreeMap<(Protocol, usize, String), (Load, Known)> = BTreeMap::new();
         let mut fragile: BTreeMap<String, (FieldPath, String)> = BTreeMap::new();
         for flow in change.flows.iter().filter(|flow| !flow.is_targeted()) {
             let (Some(before), Some(after)) = (&flow.before, &flow.after) else { continue };
-            let Some(today) = busiest(case, change, flow, before) else { continue };
-            for load in loads(case, change, flow, after) {
-                let factor = load.per_endpoint() / today;
-                if factor > self.max_factor.get() + 1e-9 {
-                    let load = Load { factor, today, ..load };
+            let today = Today::of(case, change, flow, before);
+            for (place, load) in loads(case, change, flow, after, Moment::After) {
+                if load.ready == 0 || !gets_more(flow, &place, &load, &today) {
+                    continue;
+                }
+                let Some(known) = today.known_to(flow, &place, &load, self.max_factor.get()) else {
+                    continue;
+                };
+                if load.per_endpoint() > self.max_factor.get() * known.load() + 1e-9 {
                     let key = (flow.protocol, after.route, load.label.clone());
-                    match worst.get(&key) {
-                        Some(known) if known.factor >= factor => {}
-                        _ => drop(worst.insert(key, load)),
+                    let is_worse = |(told, of): &(Load, Known)| {
+                        load.per_endpoint() / known.load() > told.per_endpoint() / of.load()
+                    };
+                    if worst.get(&key).is_none_or(is_worse) {
+                        worst.insert(key, (load, known));
                     }
                 }
             }
@@ -79,9 +89,9 @@ impl Rule for Capacity {
                 }
             }
         }
-        for load in worst.into_values() {
+        for (load, known) in worst.into_values() {
             let rests_on = rests_on(case, &load);
-            report.shift(load.path.clone(), self.message(&load), rests_on);
+            report.shift(load.path.clone(), self.message(&load, known), rests_on);
         }
         for (path, message) in fragile.into_values() {
             report.lookup(Gravity::WarnOnly, path, message, Vec::new());
@@ -98,111 +108,179 @@ struct Load {
     /// The part of the requests that it serves, and of those of which it gets copies.
     share: f64,
     mirrored: f64,
-    factor: f64,
-    today: f64,
 }
 
 impl Load {
     fn per_endpoint(&self) -> f64 {
-        (self.share + self.mirrored) / f64::from(self.ready)
+        (self.share + self.mirrored) / f64::from(self.ready.max(1))
     }
 }
 
-/// The largest part of the requests that one ready endpoint gets before the write.
-fn busiest(case: &Case<'_>, change: &Change, flow: &Flow, before: &Side) -> Option<f64> {
-    let of = |share: f64, ready: Option<u32>| {
-        ready.filter(|&ready| ready > 0).map(|ready| share / f64::from(ready))
-    };
-    let served = before.shares.iter().filter(|share| share.fraction > 0.0).filter_map(|share| {
-        let endpoints = change.destinations.get(share.destination).endpoints.as_ref()?;
-        of(before.share(share.destination), Some(endpoints.ready()))
-    });
-    let stored = case.review.old_object().filter(|_| before.is_own && flow.base == Base::Stored);
-    let route = stored.and_then(|old| old.spec.routes(flow.protocol).get(before.route));
-    let mirrored = route.into_iter().flat_map(istio::Route::mirrored).take(MOST_MIRRORS);
-    let mirrored = mirrored.filter_map(|mirror| of(mirror.part, case.target(mirror.to).ready()));
-    served.chain(mirrored).max_by(f64::total_cmp)
+/// A destination by its number; one that only gets copies by its label.
+type Place = Result<usize, String>;
+
+#[derive(Clone, Copy, PartialEq)]
+enum Moment {
+    Before,
+    After,
 }
 
 /// Nobody copies a request to more places.
 const MOST_MIRRORS: usize = 16;
 
-/// What the destinations that get more than before get, copies included.
-fn loads(case: &Case<'_>, change: &Change, flow: &Flow, after: &Side) -> Vec<Load> {
-    let mut found: Vec<Load> = Vec::new();
-    // Other services have another cost per request, and where the other side is dead there is no choice.
-    let is_other = |class| matches!(class, Class::Addition | Class::Evacuation);
-    let rising = flow.movements.iter().filter(|moved| moved.rises() && !is_other(moved.class));
-    for moved in rising {
-        let destination = change.destinations.get(moved.destination);
-        let Some(endpoints) = &destination.endpoints else { continue };
-        found.push(Load {
-            path: flow.path(moved.destination),
-            label: destination.label.clone(),
-            host: destination.host.clone(),
-            ready: endpoints.ready(),
-            share: moved.to,
-            mirrored: 0.0,
-            factor: 0.0,
-            today: 0.0,
-        });
+/// What the destinations of one side get, copies included.
+fn loads(
+    case: &Case<'_>,
+    change: &Change,
+    flow: &Flow,
+    side: &Side,
+    moment: Moment,
+) -> BTreeMap<Place, Load> {
+    let mut found = BTreeMap::new();
+    let mut served = BTreeMap::new();
+    served.extend(side.shares.carrying().map(|share| (share.destination, share.fraction)));
+    // What reaches it by overlapping with another destination counts, too.
+    for moved in &flow.movements {
+        match moment {
+            Moment::After => drop(served.insert(moved.destination, moved.to)),
+            Moment::Before => {
+                served.entry(moved.destination).and_modify(|share| *share = moved.from);
+            }
+        }
     }
-    let own = after.is_own.then_some(&case.object.spec);
-    let route = own.and_then(|spec| spec.routes(flow.protocol).get(after.route));
+    for (at, share) in served {
+        let to = change.destinations.get(at);
+        let Some(endpoints) = &to.endpoints else { continue };
+        let load = Load {
+            path: flow.path(at),
+            label: to.label.clone(),
+            host: to.host.clone(),
+            ready: endpoints.ready(),
+            share,
+            mirrored: 0.0,
+        };
+        found.insert(Ok(at), load);
+    }
+    let object = match moment {
+        Moment::Before => case.review.old_object().filter(|_| flow.base == Base::Stored),
+        Moment::After => Some(case.object),
+    };
+    let route = object.filter(|_| side.is_own);
+    let route = route.and_then(|own| own.spec.routes(flow.protocol).get(side.route));
     for mirror in route.into_iter().flat_map(istio::Route::mirrored).take(MOST_MIRRORS) {
         let host = case.resolve(&mirror.to.host);
-        let was = mirrored_before(case, flow, mirror.to);
-        let known = after.shares.iter().find(|share| {
+        let sides = [&flow.before, &flow.after].into_iter().flatten();
+        let known = sides.flat_map(|side| side.shares.carrying()).find(|share| {
             let destination = change.destinations.get(share.destination);
             destination.host == host && destination.subset == mirror.to.subset
         });
-        let label = known.map(|share| change.destinations.get(share.destination).label.clone());
-        if let Some(load) = found.iter_mut().find(|load| Some(&load.label) == label.as_ref()) {
+        let short = host.short(&case.review.namespace, &case.world.mesh().domain);
+        let label = match mirror.to.subset.as_str() {
+            "" => short.to_owned(),
+            subset => format!("{short}/{subset}"),
+        };
+        let place = known.map_or_else(|| Err(label.clone()), |share| Ok(share.destination));
+        if let Some(load) = found.get_mut(&place) {
             load.mirrored += mirror.part;
             continue;
         }
-        let Some(ready) = case.target(mirror.to).ready().filter(|_| mirror.part > was + 1e-9)
-        else {
-            continue;
+        let Some(ready) = case.target(mirror.to).ready() else { continue };
+        let path = flow.protocol.path(side.route);
+        let path = match mirror.at {
+            None => path.field("mirror"),
+            Some(at) => path.field("mirrors").index(at),
         };
-        let path = flow.protocol.path(after.route);
-        let short = host.short(&case.review.namespace, &case.world.mesh().domain).to_owned();
-        let label = label.unwrap_or(match mirror.to.subset.as_str() {
-            "" => short,
-            subset => format!("{short}/{subset}"),
-        });
-        found.push(Load {
-            path: match mirror.at {
-                None => path.field("mirror"),
-                Some(at) => path.field("mirrors").index(at),
-            },
-            label,
-            host,
-            ready,
-            share: known.map_or(0.0, |share| after.share(share.destination)),
-            mirrored: mirror.part,
-            factor: 0.0,
-            today: 0.0,
-        });
+        found.insert(place, Load { path, label, host, ready, share: 0.0, mirrored: mirror.part });
     }
-    found.retain(|load| load.ready > 0);
     found
 }
 
-/// The part of the requests that was copied to the same place before.
-fn mirrored_before(case: &Case<'_>, flow: &Flow, to: &istio::Destination) -> f64 {
-    let (Some(old), Some(before), Base::Stored) =
-        (case.review.old_object(), &flow.before, &flow.base)
-    else {
-        return 0.0;
-    };
-    let route = old.spec.routes(flow.protocol).get(before.route).filter(|_| before.is_own);
-    let mirrored = route.into_iter().flat_map(istio::Route::mirrored);
-    mirrored.filter(|mirror| mirror.to == to).map(|mirror| mirror.part).sum()
+/// Whether the write gives a destination more of the requests, or more copies.
+fn gets_more(flow: &Flow, place: &Place, load: &Load, today: &Today) -> bool {
+    // Other services have another cost per request, and where the other side is dead there is no choice.
+    let is_other = |class| matches!(class, Class::Addition | Class::Evacuation);
+    let moved = place.as_ref().ok().and_then(|&at| flow.movement(at));
+    let copied = today.loads.get(place).map_or(0.0, |own| own.mirrored);
+    moved.is_some_and(|own| own.rises() && !is_other(own.class)) || load.mirrored > copied + 1e-9
+}
+
+/// What ready endpoints have before the write.
+struct Today {
+    loads: BTreeMap<Place, Load>,
+    /// How many of them serve requests.
+    serving: u32,
+    /// The two destinations whose endpoints have most.
+    busiest: [Option<(Place, f64)>; 2],
+}
+
+/// What an endpoint is known to carry.
+#[derive(Clone, Copy)]
+enum Known {
+    /// So much the busiest one has now.
+    Busiest(f64),
+    /// So much the busiest one of the others has now.
+    BusiestOther(f64),
+    /// So much each of so many others would have if they served everything.
+    Others(u32, f64),
+    /// So much it has itself, which is more than the others could tell: they say the second number.
+    Itself(f64, f64),
+}
+
+impl Known {
+    fn load(self) -> f64 {
+        let (Self::Busiest(load)
+        | Self::BusiestOther(load)
+        | Self::Others(_, load)
+        | Self::Itself(load, _)) = self;
+        load
+    }
+}
+
+impl Today {
+    fn of(case: &Case<'_>, change: &Change, flow: &Flow, before: &Side) -> Self {
+        let mut loads = loads(case, change, flow, before, Moment::Before);
+        loads.retain(|_, own| own.ready > 0);
+        let serving = loads.values().filter(|own| own.share > 1e-9).map(|own| own.ready).sum();
+        let mut busiest = [None, None];
+        for (place, own) in &loads {
+            let own = Some((place.clone(), own.per_endpoint()));
+            let load = |of: &Option<(Place, f64)>| of.as_ref().map_or(-1.0, |(_, load)| *load);
+            if load(&own) > load(&busiest[0]) {
+                busiest = [own, busiest[0].take()];
+            } else if load(&own) > load(&busiest[1]) {
+                busiest[1] = own;
+            }
+        }
+        Self { loads, serving, busiest }
+    }
+
+    /// What is known of the pods that `load` is held against; `None` where nothing is.
+    fn known_to(&self, flow: &Flow, place: &Place, load: &Load, factor: f64) -> Option<Known> {
+        let own = self.loads.get(place);
+        let moved = place.as_ref().ok().and_then(|&at| flow.movement(at));
+        let reached = moved.map_or(0.0, |moved| moved.from) / f64::from(load.ready);
+        let had = own.map_or(reached, Load::per_endpoint);
+        let serves = own.filter(|own| own.share > 1e-9).map_or(0, |own| own.ready);
+        let others = self.serving - serves;
+        let shared = if others > 0 { 1.0 / f64::from(others) } else { 0.0 };
+        let busiest = self.busiest.iter().flatten().find(|(at, _)| at != place);
+        let busiest = busiest.map_or(0.0, |(_, load)| *load);
+        let known = match busiest >= shared - 1e-9 {
+            true if had <= busiest => Known::Busiest(busiest),
+            true => Known::BusiestOther(busiest),
+            false => Known::Others(others, shared),
+        };
+        let known = if had > factor * known.load() + 1e-9 {
+            Known::Itself(had, known.load())
+        } else {
+            known
+        };
+        (known.load() > 0.0).then_some(known)
+    }
 }
 
 impl Capacity {
-    fn message(&self, load: &Load) -> String {
+    fn message(&self, load: &Load, known: Known) -> String {
         let copies = match (load.share > 1e-9, load.mirrored > 1e-9) {
             (true, true) => format!(" and copies of {}", percent(load.mirrored)),
             _ => String::new(),
@@ -212,19 +290,33 @@ impl Capacity {
         } else {
             format!("copies of {}", percent(load.mirrored))
         };
-        let enough = (load.share + load.mirrored) / (self.max_factor.get() * load.today);
+        let most = self.max_factor.get() * known.load();
+        // Spread over more pods its own load tells less.
+        let others = if let Known::Itself(_, others) = known { others } else { known.load() };
+        let enough = (load.share + load.mirrored) / (self.max_factor.get() * others);
         let enough = (enough - 1e-9).ceil().max(1.0) as u32;
-        let most = self.max_factor.get() * load.today * f64::from(load.ready) * 100.0;
+        let pods = match others > 0.0 {
+            true => format!("{} of {}, or ", counted(enough, "ready pod"), load.label),
+            false => String::new(),
+        };
+        let most = (most * f64::from(load.ready) * 100.0).min(100.0);
+        let carries = percent(known.load());
+        let than = match known {
+            Known::Busiest(_) => format!("the busiest pod has {carries} now"),
+            Known::BusiestOther(_) => format!("the busiest of the other pods has {carries} now"),
+            Known::Others(1, _) => format!("the other pod would have {carries} if it served all"),
+            Known::Others(others, _) => {
+                format!("each of the other {others} pods would have {carries} if they served all")
+            }
+            Known::Itself(..) => format!("each has {carries} now"),
+        };
         format!(
-            "{} would get {what}{copies} of these requests with {}: {} each, where the busiest pod has {} now, {} times as much\n  {} times is the most here. Passes: {} of {}, or up to {} % of the requests.",
+            "{} would get {what}{copies} of these requests with {}: {} each, where {than}, {} times as much\n  {} times is the most here. Passes: {pods}up to {} % of the requests.",
             load.label,
             counted(load.ready, "ready pod"),
             percent(load.per_endpoint()),
-            percent(load.today),
-            number(load.factor),
+            number(load.per_endpoint() / known.load()),
             number(self.max_factor.get()),
-            counted(enough, "ready pod"),
-            load.label,
             number((most + 1e-6).floor())
         )
     }

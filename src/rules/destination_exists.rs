@@ -121,13 +121,12 @@ fn missing_host(
     }
     let is_wild = written.starts_with('*');
     let service = destination.host.service(&case.world.mesh().domain).filter(|_| !is_wild);
-    let (what, next, mut rests_on) = match service {
+    let (what, next) = match service {
         None if is_wild => (
             format!(
                 "no ServiceEntry is called {written}, and a wildcard is no pattern here, but the name of one host"
             ),
             "Passes: the name of one Service or ServiceEntry.".to_owned(),
-            vec![Reference::ServiceEntries],
         ),
         Some((name, namespace)) => absent_service(case, name, namespace, &carried.there()),
         None => {
@@ -135,11 +134,7 @@ fn missing_host(
             let close = close.or_else(|| of_another_domain(case, written));
             let close = close.map_or(String::new(), |close| format!(" Did you mean {close}?"));
             let next = format!("Passes: a ServiceEntry for {written} first, then this.{close}");
-            (
-                format!("no Service and no ServiceEntry is called {written}"),
-                next,
-                vec![Reference::ServiceEntries],
-            )
+            (format!("no Service and no ServiceEntry is called {written}"), next)
         }
     };
     let may_be_elsewhere = case.world.mesh().is_multi_cluster && !is_wild;
@@ -147,6 +142,7 @@ fn missing_host(
     let message = format!("{share} would get 503: {what}{elsewhere}\n  {next}");
     let gravity =
         if may_be_elsewhere { Gravity::WarnOnly } else { case.if_absent(carried.gravity) };
+    let mut rests_on = case.rests_on_host(&destination.host);
     rests_on.extend(carried.rests_on());
     report.lookup(gravity, path, message, rests_on);
 }
@@ -156,21 +152,14 @@ fn is_harmless(carried: &Carried<'_>) -> bool {
     own.is_some_and(|moved| moved.rises() && moved.class.is_harmless())
 }
 
-fn absent_service(
-    case: &Case<'_>,
-    name: &str,
-    namespace: &str,
-    there: &str,
-) -> (String, String, Vec<Reference>) {
-    let service = Reference::Service { namespace: namespace.to_owned(), name: name.to_owned() };
-    let rests_on = vec![service, Reference::ServiceEntries];
+fn absent_service(case: &Case<'_>, name: &str, namespace: &str, there: &str) -> (String, String) {
     if case.world.undiscovered_service(namespace, name).is_some() {
         let what = format!(
             "istiod does not read namespace {namespace}, where Service {name} stands: its labels are none that meshConfig.discoverySelectors ask for"
         );
         let wanted = case.world.mesh().wanted_labels();
         let next = format!("Passes: label namespace {namespace} first ({wanted}), then this.");
-        return (what, next, rests_on);
+        return (what, next);
     }
     let what = format!("there is no Service {name} in namespace {namespace}");
     let here = case.world.service_names(namespace).collect::<Vec<_>>();
@@ -191,7 +180,7 @@ fn absent_service(
     } else {
         format!("Passes: Service {name} in namespace {namespace} first, then this.")
     };
-    (what, next, rests_on)
+    (what, next)
 }
 
 /// A Service that `written` was meant to name and does not: what to write, with the short form where there is one.

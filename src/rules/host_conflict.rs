@@ -315,7 +315,9 @@ fn check_delegates(case: &Case<'_>, report: &mut Report<'_>) {
                 continue;
             }
         };
-        let dropped = merge(route, &delegate.spec.http).dropped;
+        let namespace = case.review.namespace.as_str();
+        let theirs = (&delegate.spec.http[..], to.namespace_from(namespace));
+        let dropped = merge((route, namespace), theirs).dropped;
         if let Some(first) = dropped.first() {
             let message = format!(
                 "{} of {name} {} left out, and nothing says so: {} of spec.http[{}] there is no part of the match here\n  Passes: a match here that holds those of {name}, or none.",
@@ -343,7 +345,8 @@ fn check_roots(case: &Case<'_>, report: &mut Report<'_>) {
             })
         });
         for (index, route) in routes {
-            let dropped = merge(route, &case.object.spec.http).dropped;
+            let theirs = (route, root.metadata.namespace.as_str());
+            let dropped = merge(theirs, (&case.object.spec.http, own.0)).dropped;
             for dropped in dropped.iter().take(MOST) {
                 let path = Protocol::Http.path(dropped.route);
                 let message = format!(

@@ -1,9 +1,11 @@
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::istio::{Arrival, Condition, ConditionIndex, Host, Protocol, Reading, Route};
+use crate::istio::{
+    Arrival, Condition, HiddenBy, Host, Protocol, Reach, Reading, Route, RouteDestination,
+};
 use crate::policy::words::percent;
 use crate::policy::{Action, Case, Report, Rule, Stage, fractions};
 
@@ -37,18 +39,38 @@ impl Rule for RouteReachable {
     const STAGE: Stage = Stage::Text;
 
     fn check(&self, case: &Case<'_>, report: &mut Report<'_>) {
+        let too_far = too_far(case);
         for protocol in Protocol::ALL {
-            check_list(case, protocol, report);
+            check_list(case, protocol, &too_far, report);
         }
     }
 }
 
-fn check_list(case: &Case<'_>, protocol: Protocol, report: &mut Report<'_>) {
+/// The routes that give a canary more than one write may: another rule refuses them, and what is said here must pass there, too.
+fn too_far(case: &Case<'_>) -> HashSet<(Protocol, usize)> {
+    let steps = case.change.map(|change| change.steps(&case.policy.spec().step));
+    let flows = steps.into_iter().flat_map(|own| {
+        let alone = own.too_far.into_iter().map(|(flow, _)| flow);
+        alone.chain(own.together).collect::<Vec<_>>()
+    });
+    let places = flows.filter_map(|flow| {
+        let after = flow.after.as_ref().filter(|after| after.is_own)?;
+        Some((flow.protocol, after.route))
+    });
+    places.collect()
+}
+
+fn check_list(
+    case: &Case<'_>,
+    protocol: Protocol,
+    too_far: &HashSet<(Protocol, usize)>,
+    report: &mut Report<'_>,
+) {
     let spec = &case.object.spec;
     let routes = spec.routes(protocol);
     let arrival = Arrival::anywhere(spec, &case.review.namespace).of_protocol(protocol);
-    let strict = Conditions::of(routes, protocol, &arrival, Reading::Strict);
-    let usual = Conditions::of(routes, protocol, &arrival, Reading::Usual);
+    let strict = Reach::of(routes, protocol, &arrival, Reading::Strict);
+    let usual = Reach::of(routes, protocol, &arrival, Reading::Usual);
     let mut targets = Targets { case, routes, known: HashMap::new() };
     for (index, route) in routes.iter().enumerate() {
         if strict.of_route[index].is_empty() {
@@ -58,8 +80,9 @@ fn check_list(case: &Case<'_>, protocol: Protocol, report: &mut Report<'_>) {
             );
         } else if let Some(by) = strict.hidden_by(index) {
             let same = targets.are_the_same(by.route, index);
-            let hidden = Hidden { protocol, by, index, front: &routes[by.route], route };
-            hidden.report(&strict, same, report);
+            let hidden = Hidden { case, protocol, by, index, front: &routes[by.route], route };
+            let is_too_far = too_far.contains(&(protocol, by.route));
+            hidden.report(&strict, same, is_too_far, report);
         } else if let Some(by) = usual.hidden_by(index) {
             if !targets.are_the_same(by.route, index) {
                 let (path, front) = (protocol.path(index), protocol.path(by.route));
@@ -86,87 +109,9 @@ fn check_list(case: &Case<'_>, protocol: Protocol, report: &mut Report<'_>) {
     }
 }
 
-/// The conditions of a list of routes.
-struct Conditions {
-    of_route: Vec<Vec<Condition>>,
-    /// Those of the routes that answer by themselves: a delegate may leave some of what its root's match takes.
-    index: ConditionIndex,
-    /// The first routes that take every request of some clients.
-    of_proxies: Vec<(usize, Condition)>,
-    /// TCP and TLS: a more specific route takes its connections wherever it stands.
-    is_by_connection: bool,
-}
-
-/// Whether a condition takes connections away from one that covers it and stands in front of it. In TCP a route for any address
-/// ends the list.
-fn beats(own: &Condition, front: &Condition) -> bool {
-    let least = |condition: &Condition| {
-        condition.clone().by_specificity().into_iter().map(|(rank, _)| rank).min()
-    };
-    least(front).is_some_and(|front| front != (0, 0)) && least(own) > least(front)
-}
-
-impl Conditions {
-    fn of(routes: &[Route], protocol: Protocol, arrival: &Arrival<'_>, reading: Reading) -> Self {
-        /// So many are held against each route.
-        const MOST_PROXIES: usize = 16;
-        let of_route = routes.iter().map(|route| Condition::alternatives(route, arrival, reading));
-        let of_route = of_route.collect::<Vec<_>>();
-        let answering =
-            of_route.iter().enumerate().filter(|(at, _)| routes[*at].delegate.is_none());
-        let all = answering.flat_map(|(at, own)| own.iter().map(move |own| (at, own)));
-        let index = ConditionIndex::new(all.clone());
-        let only_of_proxy =
-            |(_, own): &(usize, &Condition)| !own.is_catch_all() && own.of_proxy() == **own;
-        let of_proxies = all.filter(only_of_proxy).take(MOST_PROXIES);
-        let of_proxies = of_proxies.map(|(at, own)| (at, own.clone())).collect();
-        Self { of_route, index, of_proxies, is_by_connection: protocol != Protocol::Http }
-    }
-
-    /// The route in front that takes every request of this one.
-    fn hidden_by(&self, index: usize) -> Option<HiddenBy> {
-        let mut by: Option<HiddenBy> = None;
-        for own in &self.of_route[index] {
-            let (route, outer) = self.index.first_covering(own)?;
-            if route >= index || self.is_by_connection && beats(own, outer) {
-                return None;
-            }
-            let is_plain = outer.is_catch_all() || outer == own;
-            by = Some(by.map_or(HiddenBy { route, is_plain }, |known| HiddenBy {
-                route: known.route.min(route),
-                is_plain: known.is_plain && is_plain,
-            }));
-        }
-        by
-    }
-
-    /// Whether a route takes all that the one in front of it takes, so that the other order would only hide the other one.
-    fn is_as_wide(&self, index: usize, front: usize) -> bool {
-        self.of_route[index].iter().any(|own| self.of_route[front].contains(own))
-    }
-
-    /// The route in front that takes all requests of some clients, where this one is for certain requests of any client.
-    fn dead_for_some(&self, index: usize) -> Option<usize> {
-        let front = self.of_proxies.iter().find(|(route, proxies)| {
-            *route < index
-                && self.of_route[index].iter().all(|own| {
-                    own.of_proxy().is_catch_all() && !own.is_catch_all() && !own.excludes(proxies)
-                })
-        });
-        front.map(|(route, _)| *route)
-    }
-}
-
-/// The route in front that takes every request of a route.
-#[derive(Debug, Clone, Copy)]
-struct HiddenBy {
-    route: usize,
-    /// It takes everything, or exactly the same; otherwise it is only wider.
-    is_plain: bool,
-}
-
 /// A route that is never reached.
 struct Hidden<'a> {
+    case: &'a Case<'a>,
     protocol: Protocol,
     by: HiddenBy,
     index: usize,
@@ -175,8 +120,31 @@ struct Hidden<'a> {
 }
 
 impl Hidden<'_> {
-    fn report(&self, conditions: &Conditions, says_the_same: bool, report: &mut Report<'_>) {
-        let Self { protocol, by, index, front, route: hidden } = *self;
+    /// How much of a split each of the two could get in one write, at best as written.
+    fn weights(&self, a: i64, b: i64) -> Option<(i64, i64)> {
+        let Self { case, protocol, by, front, route, .. } = *self;
+        let Some(change) = case.change else { return Some((a, b)) };
+        let number = |written: &RouteDestination| {
+            let to = &written.destination;
+            change.destinations.find(&case.resolve(&to.host), &to.subset)
+        };
+        let (first, second) = (number(&front.route[0])?, number(&route.route[0])?);
+        let step = &case.policy.spec().step;
+        let most = step.limit(0.0).floor() as i64;
+        [(a, b), (100 - most, most), (most, 100 - most)].into_iter().find(|&(a, b)| {
+            let shares = [(first, a as f64 / 100.0), (second, b as f64 / 100.0)];
+            change.allows(step, (protocol, by.route), &shares)
+        })
+    }
+
+    fn report(
+        &self,
+        conditions: &Reach,
+        says_the_same: bool,
+        is_too_far: bool,
+        report: &mut Report<'_>,
+    ) {
+        let Self { protocol, by, index, front, route: hidden, .. } = *self;
         let path = protocol.path(index);
         let front_path = protocol.path(by.route);
         let why = if conditions.of_route[by.route].iter().any(Condition::is_catch_all) {
@@ -208,7 +176,10 @@ impl Hidden<'_> {
                 (Some(a), Some(b)) if a + b == 100 => (a, b),
                 _ => (90, 10),
             };
-            if weighted && by.is_plain {
+            if weighted
+                && by.is_plain
+                && let Some((a, b)) = self.weights(a, b)
+            {
                 is_told = true;
                 message.push_str(&format!(
                 "\n  A split is one route with two destinations: route: [{{destination: {}, weight: {a}}}, {{destination: {}, weight: {b}}}]",
@@ -225,8 +196,23 @@ impl Hidden<'_> {
             let is_shift = !conditions.of_route[index].iter().all(Condition::is_targeted)
                 && !hosts(front).is_disjoint(&hosts(hidden));
             let small = if is_shift { ", its share in small steps" } else { "" };
+            let steps = if is_too_far {
+                format!(", and {front_path} in smaller steps")
+            } else {
+                String::new()
+            };
             message.push_str(&format!(
-                "\n  Passes: {path} in front of {front_path}{small}: the first match wins."
+                "\n  Passes: {path} in front of {front_path}{small}{steps}: the first match wins."
+            ));
+        } else if is_too_far && !is_told {
+            let certain = match protocol {
+                Protocol::Http => {
+                    format!("{front_path} for certain clients only (a header, a cookie), or ")
+                }
+                Protocol::Tls | Protocol::Tcp => format!("{front_path} "),
+            };
+            message.push_str(&format!(
+                "\n  Passes: {certain}in smaller steps and without this route."
             ));
         } else if !is_told {
             message.push_str(&format!(
@@ -243,7 +229,7 @@ impl Hidden<'_> {
 }
 
 /// What stands beside a weight: the subset, else the host.
-fn name(written: &crate::istio::RouteDestination) -> &str {
+fn name(written: &RouteDestination) -> &str {
     if written.destination.subset.is_empty() {
         &written.destination.host
     } else {
@@ -252,7 +238,7 @@ fn name(written: &crate::istio::RouteDestination) -> &str {
 }
 
 /// A destination in one line, as it would be written.
-fn target(written: &crate::istio::RouteDestination) -> String {
+fn target(written: &RouteDestination) -> String {
     match written.destination.subset.as_str() {
         "" => format!("{{host: {}}}", written.destination.host),
         subset => format!("{{host: {}, subset: {subset}}}", written.destination.host),

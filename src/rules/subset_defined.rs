@@ -1,4 +1,4 @@
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -6,8 +6,7 @@ use serde::Deserialize;
 use crate::istio::{DestinationRule, Host, Location, Route, host_covers};
 use crate::policy::words::{label_map, list, near_miss};
 use crate::policy::{
-    Action, Asked, Carried, Case, Clients, Destination, Gravity, Reference, Report, Rule, Stage,
-    Takers, Why,
+    Action, Asked, Carried, Case, Clients, Destination, Gravity, Report, Rule, Stage, Takers, Why,
 };
 use crate::world::{ANY_NAMESPACE, Client, EffectiveRule, HostKind, Kind};
 
@@ -60,18 +59,18 @@ impl Rule for SubsetDefined {
     fn check(&self, case: &Case<'_>, report: &mut Report<'_>) {
         let Some(change) = case.change else { return };
         let mut takers = Takers::of(case);
-        let mut search = Search { case, rules: HashMap::new(), lookups: 0 };
+        let mut lookups = 0;
         for carried in case.carried() {
             let destination = change.destinations.get(carried.destination);
             let subset = carried.subset();
             if subset.is_empty() || case.world.host(&destination.host).is_none() {
                 continue;
             }
-            let mut lost = search.lost(takers.asked(&carried), &destination.host, subset);
+            let mut lost = takers.without_subset(&carried, &destination.host);
             let is_grave = lost.iter().any(|asked| asked.gravity == Gravity::Full);
             lost.retain(|asked| !is_grave || asked.gravity == Gravity::Full);
             if let Some(first) = lost.first().and_then(|asked| asked.clients.first()) {
-                let is_way_out = search.is_way_out(&lost, &destination.host, subset);
+                let is_way_out = is_way_out(case, &mut takers, &lost, &destination.host, subset);
                 let gravity = match is_grave && !is_way_out {
                     true => carried.gravity,
                     false => Gravity::WarnOnly,
@@ -87,7 +86,7 @@ impl Rule for SubsetDefined {
                 if !is_grave {
                     who.push_str(" with a sidecar, of which none runs now,");
                 }
-                let mut rests_on = rests_on(case, destination, first);
+                let mut rests_on = case.rests_on_rules(&destination.host, first);
                 rests_on.extend(carried.rests_on());
                 report.lookup(
                     gravity,
@@ -99,7 +98,8 @@ impl Rule for SubsetDefined {
                 let (_, protocol, index) = carried.route();
                 let whole = Route::default();
                 let route = case.object.spec.routes(protocol).get(index).unwrap_or(&whole);
-                let hidden = search.hidden(takers.users(), route, &destination.host, subset);
+                let hidden =
+                    hidden(case, takers.users(), route, (&destination.host, subset), &mut lookups);
                 if !hidden.is_empty() && report.has_room(Gravity::WarnOnly) {
                     let message = hidden_message(case, &carried, destination, &hidden);
                     report.lookup(Gravity::WarnOnly, carried.path(), message, Vec::new());
@@ -109,90 +109,47 @@ impl Rule for SubsetDefined {
     }
 }
 
-/// What has been looked up for a review.
-struct Search<'a> {
-    case: &'a Case<'a>,
-    /// What everybody who is asked about uses for a host.
-    rules: HashMap<Host, HashMap<Client, Option<EffectiveRule<'a>>>>,
-    lookups: usize,
+/// Whether the object's own namespace finds the subset and every host is outside of the mesh: a way out through an egress
+/// gateway as Istio's manual writes it, with everything in one namespace. Who else calls such a host is not known.
+fn is_way_out(
+    case: &Case<'_>,
+    takers: &mut Takers<'_>,
+    lost: &[Asked],
+    host: &Host,
+    subset: &str,
+) -> bool {
+    let Case { object, review, world, .. } = *case;
+    let domain = &world.mesh().domain;
+    let is_external = |host: &String| {
+        let host = world.plain_host(&Host::resolve(host, &review.namespace, domain));
+        matches!(host.as_ref().and_then(|host| world.host(host)),
+            Some(HostKind::ServiceEntry(entry)) if entry.spec.location == Location::External)
+    };
+    lost.iter().all(|asked| matches!(asked.why, Why::Anywhere | Why::Service))
+        && !object.spec.hosts.is_empty()
+        && object.spec.hosts.iter().all(is_external)
+        && !takers.lacks(&Client::in_namespace(&review.namespace), host, subset)
 }
 
-impl Search<'_> {
-    /// Those who take the route and find no such subset.
-    fn lost(&mut self, all: &[Asked], host: &Host, subset: &str) -> Vec<Asked> {
-        let mut lost = Vec::new();
-        for asked in all {
-            let lacks = asked.clients.iter().all(|client| self.lacks(client, host, subset));
-            if lacks && !lost.contains(asked) {
-                lost.push(asked.clone());
-            }
+/// Those who take the route and find no such subset because of rules in their own namespace.
+fn hidden(
+    case: &Case<'_>,
+    users: &[Clients<'_>],
+    route: &Route,
+    (host, subset): (&Host, &str),
+    lookups: &mut usize,
+) -> Vec<Client> {
+    let mut hidden = BTreeSet::new();
+    for own in users {
+        if *lookups > MOST_LOOKUPS {
+            break;
         }
-        lost
+        let clients = own.with_own_rules(route, host);
+        *lookups += clients.len();
+        let lacks = |client: &Client| case.world.subset(host, subset, client).is_none();
+        hidden.extend(clients.into_iter().filter(lacks));
     }
-
-    /// Whether the object's own namespace finds the subset and every host is outside of the mesh: a way out through an egress
-    /// gateway as Istio's manual writes it, with everything in one namespace. Who else calls such a host is not known.
-    fn is_way_out(&mut self, lost: &[Asked], host: &Host, subset: &str) -> bool {
-        let Case { object, review, world, .. } = *self.case;
-        let domain = &world.mesh().domain;
-        let is_external = |host: &String| {
-            let host = world.plain_host(&Host::resolve(host, &review.namespace, domain));
-            matches!(host.as_ref().and_then(|host| world.host(host)),
-                Some(HostKind::ServiceEntry(entry)) if entry.spec.location == Location::External)
-        };
-        lost.iter().all(|asked| matches!(asked.why, Why::Anywhere | Why::Service))
-            && !object.spec.hosts.is_empty()
-            && object.spec.hosts.iter().all(is_external)
-            && !self.lacks(&Client::in_namespace(&review.namespace), host, subset)
-    }
-
-    fn lacks(&mut self, client: &Client, host: &Host, subset: &str) -> bool {
-        let world = self.case.world;
-        if !self.rules.contains_key(host) {
-            self.rules.insert(host.clone(), HashMap::new());
-        }
-        let Some(of_host) = self.rules.get_mut(host) else { return false };
-        let rule = match of_host.get(client) {
-            Some(rule) => *rule,
-            None => *of_host.entry(client.clone()).or_insert(world.destination_rule(host, client)),
-        };
-        rule.is_none_or(|rule| rule.subset(subset).is_none())
-    }
-
-    /// Those who take the route and find no such subset because of rules in their own namespace.
-    fn hidden(
-        &mut self,
-        users: &[Clients<'_>],
-        route: &Route,
-        host: &Host,
-        subset: &str,
-    ) -> Vec<Client> {
-        let mut hidden = BTreeSet::new();
-        for own in users {
-            if self.lookups > MOST_LOOKUPS {
-                break;
-            }
-            let clients = own.with_own_rules(route, host);
-            self.lookups += clients.len();
-            let lacks = |client: &Client| self.case.world.subset(host, subset, client).is_none();
-            hidden.extend(clients.into_iter().filter(lacks));
-        }
-        hidden.into_iter().collect()
-    }
-}
-
-fn rests_on(case: &Case<'_>, destination: &Destination, client: &Client) -> Vec<Reference> {
-    let root = case.world.mesh().root_namespace.as_str();
-    let host = target(case, &destination.host);
-    let service = case.world.host_namespace(&host).unwrap_or_default();
-    let mut namespaces = vec![client.namespace.as_str(), service, root];
-    namespaces.retain(|namespace| *namespace != ANY_NAMESPACE);
-    namespaces.sort_unstable();
-    namespaces.dedup();
-    namespaces
-        .into_iter()
-        .map(|namespace| Reference::DestinationRules { namespace: namespace.to_owned() })
-        .collect()
+    hidden.into_iter().collect()
 }
 
 fn message(

@@ -7,7 +7,7 @@ use crate::istio::{DestinationRule, FieldPath, Host, VirtualService};
 use crate::policy::words::{counted, label_map, list, number, percent};
 use crate::policy::{
     Action, Class, Definition, Destination, Flow, Gravity, Movement, Redefinition, Reference,
-    Relabelled, Report, Rule, Shift, Stage, Steps, Use,
+    Relabelled, Report, Rule, Selection, Shift, Stage, Steps, Use,
 };
 use crate::world::{ANY_NAMESPACE, Client, HostKind, Kind};
 
@@ -60,11 +60,7 @@ impl Rule for SubsetInUse {
 
     fn check_definition(&self, case: &Definition<'_>, report: &mut Report<'_>) {
         let mut lost: Vec<Vec<&Use<'_>>> = Vec::new();
-        let is_lost = |own: &&Use<'_>| match (&own.before, &own.after) {
-            (_, None) => true,
-            (Some(_), Some(after)) => after.is_dead(),
-            (None, Some(_)) => false,
-        };
+        let is_lost = |own: &&Use<'_>| own.after.as_ref().is_none_or(Selection::is_dead);
         for own in case.redefinition.uses.iter().filter(is_lost) {
             // What one VirtualService loses for one reason is one finding.
             let same = |known: &&mut Vec<&Use<'_>>| {
@@ -216,7 +212,6 @@ fn rise_message(case: &Definition<'_>, rise: &Rise<'_>, subset: Option<&Relabell
             );
         }
         Class::Rollback => ": taken as a rollback, because they were there before the others",
-        Class::Evacuation => ": taken as an evacuation, because nobody answers where they went",
         _ => "; nobody can say which side is the stable one",
     };
     format!("{head}{why}{relabelled}")
@@ -292,7 +287,9 @@ fn found_instead(case: &Definition<'_>, lost: &[&Use<'_>]) -> String {
         let kept = case.redefinition.new.filter(|new| has_subset(new, own.subset));
         return match kept {
             Some(_) if is_for_same_host(case) => {
-                "Its exportTo keeps it from them, and no other DestinationRule is left.".to_owned()
+                let selects = kept.is_some_and(|new| new.spec.workload_selector.is_some());
+                let field = if selects { "workloadSelector" } else { "exportTo" };
+                format!("Its {field} keeps it from them, and no other DestinationRule is left.")
             }
             _ => match was.filter(|_| is_merged_away(case)).and_then(|was| was.rules().next()) {
                 Some(was) => format!(

@@ -3,15 +3,18 @@ use std::collections::BTreeMap;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::policy::words::{list, percent};
+use crate::istio::Host;
+use crate::policy::words::{counted, list, percent};
 use crate::policy::{
-    Action, Base, Case, Change, Class, Flow, Gravity, Movement, Reference, Report, Rule, Stage,
+    Action, Base, Case, Change, Class, Flow, Gravity, Lack, Movement, Reference, Report, Rule,
+    Stage, Takers,
 };
-use crate::world::HostKind;
+use crate::world::{HostKind, Kind};
 
 /// A VirtualService that comes or goes says which one is in force instead.
 ///
-/// Reads: hosts, gateways and `exportTo`, and who served the requests before. Looks up the other VirtualServices of the hosts.
+/// Reads: hosts, gateways and `exportTo`, and who served the requests before. Looks up the other VirtualServices of the hosts,
+/// and what their destinations are.
 ///
 /// Why: no single object says which VirtualService is in force, and a deletion moves traffic without naming a weight.
 ///
@@ -20,7 +23,8 @@ use crate::world::HostKind;
 /// that takes requests from another: one for its own namespace comes before one for everybody, whichever is older, and a host
 /// comes before a wildcard. Also about a delegate that is deleted while others still name it: Istio skips such routes and says nothing.
 ///
-/// Says who routes the requests from now on, and which share changes most. How far a canary may rise that way is for
+/// Says who routes the requests from now on, which share changes most, and of a deletion also what of it nobody would answer: a
+/// host that does not exist, a subset that no DestinationRule in force defines, or one without a ready endpoint. How far a canary may rise that way is for
 /// `canary-step` to say where a VirtualService is created; a deletion is refused only where the policy sets this rule to Deny, and
 /// then not where nothing but the stable side gains.
 ///
@@ -35,6 +39,14 @@ impl Rule for VsInUse {
     const ID: &'static str = "vs-in-use";
     const ACTION: Action = Action::Warn;
     const STAGE: Stage = Stage::Presence;
+    const READS: &'static [Kind] = &[
+        Kind::VirtualService,
+        Kind::DestinationRule,
+        Kind::Service,
+        Kind::ServiceEntry,
+        Kind::EndpointSlice,
+        Kind::Pod,
+    ];
 
     fn check(&self, case: &Case<'_>, report: &mut Report<'_>) {
         let Some(change) = case.change else { return };
@@ -118,14 +130,24 @@ fn leaves(case: &Case<'_>, change: &Change, report: &mut Report<'_>) {
             heirs.keep(if flow.after.is_some() { &flow.next } else { &Base::Nothing }, flow);
         }
     }
+    let mut unanswered = unanswered(case, change);
     for (next, flow) in heirs.0.into_values() {
+        let lacking = unanswered.remove(&format!("{next:?}")).unwrap_or_default();
+        let lack = lacking.first().map_or(String::new(), |(said, _)| format!("\n  {said}"));
+        let more = match lacking.len() {
+            0 | 1 => ".".to_owned(),
+            all => format!("; {} like it.", counted(all as u32 - 1, "other share")),
+        };
+        let lack = if lack.is_empty() { lack } else { lack + &more };
+        let mut rests_on = rests_on(case, next);
+        rests_on.extend(lacking.into_iter().next().into_iter().flat_map(|(_, own)| own));
         let message = match next {
             Base::InForce(name) => format!(
-                "without it VirtualService {name} is in force for these requests{}\n  Passes without a warning: this once {name} says the same.",
+                "without it VirtualService {name} is in force for these requests{}{lack}\n  Passes without a warning: this once {name} says the same.",
                 moves(change, flow)
             ),
             Base::Plain(host) => format!(
-                "without it no VirtualService routes {host}: its requests go to all ready pods alike{}\n  Passes without a warning: this once only pods that are to serve are ready, or once another VirtualService routes the host.",
+                "without it no VirtualService routes {host}: its requests go to all ready pods alike{}{lack}\n  Passes without a warning: this once only pods that are to serve are ready, or once another VirtualService routes the host.",
                 moves(change, flow)
             ),
             Base::Nothing | Base::Stored if case.object.spec.is_for_mesh() => {
@@ -137,8 +159,44 @@ fn leaves(case: &Case<'_>, change: &Change, report: &mut Report<'_>) {
                 list(&case.object.spec.gateways)
             ),
         };
-        report.lookup(Gravity::Full, flow.path(usize::MAX), message, rests_on(case, next));
+        report.lookup(Gravity::Full, flow.path(usize::MAX), message, rests_on);
     }
+}
+
+/// By heir: which of its shares nobody would answer, the greatest first, and what that rests on.
+fn unanswered(case: &Case<'_>, change: &Change) -> BTreeMap<String, Vec<(String, Vec<Reference>)>> {
+    let mut found: BTreeMap<String, Vec<(f64, String, Vec<Reference>)>> = BTreeMap::new();
+    let mut takers = Takers::of(case);
+    let is_multi_cluster = case.world.mesh().is_multi_cluster;
+    for carried in case.carried() {
+        if carried.flow.base != Base::Stored || !is_answered(change, carried.flow) {
+            continue;
+        }
+        let to = change.destinations.get(carried.destination);
+        let (why, rests_on) = match takers.lack(&carried, to) {
+            Some(Lack::Subset(client)) => (
+                format!("no DestinationRule in force defines subset {} of {}", to.subset, to.host),
+                case.rests_on_rules(&to.host, &client),
+            ),
+            // What is not here another cluster may have.
+            Some(Lack::Host) if !is_multi_cluster => {
+                (format!("nobody has the host {}", to.host), case.rests_on_host(&to.host))
+            }
+            Some(Lack::Ready) if !is_multi_cluster => (
+                format!("{} selects no ready endpoint", to.label),
+                endpoints(case, &to.host).into_iter().collect(),
+            ),
+            _ => continue,
+        };
+        let said = format!("{} would get 503: {why}", carried.said());
+        let own = found.entry(format!("{:?}", carried.flow.next)).or_default();
+        own.push((carried.share, said, rests_on));
+    }
+    let sorted = |mut all: Vec<(f64, String, Vec<Reference>)>| {
+        all.sort_by(|a, b| b.0.total_cmp(&a.0));
+        all.into_iter().map(|(_, said, rests_on)| (said, rests_on)).collect()
+    };
+    found.into_iter().map(|(heir, all)| (heir, sorted(all))).collect()
 }
 
 /// A deleted delegate is missed by those who name it.
@@ -183,16 +241,17 @@ fn rests_on(case: &Case<'_>, whose: &Base) -> Vec<Reference> {
         }
         Base::Plain(host) => {
             let own = Reference::VirtualServices { namespace: case.review.namespace.clone() };
-            match case.world.host(host) {
-                Some(HostKind::Service(service)) => {
-                    let (namespace, service) = (service.namespace.clone(), service.name.clone());
-                    vec![own, Reference::Endpoints { namespace, service }]
-                }
-                _ => vec![own],
-            }
+            std::iter::once(own).chain(endpoints(case, host)).collect()
         }
         Base::Nothing | Base::Stored => {
             vec![Reference::VirtualServices { namespace: case.review.namespace.clone() }]
         }
     }
+}
+
+/// The endpoints of a host that Kubernetes knows.
+fn endpoints(case: &Case<'_>, host: &Host) -> Option<Reference> {
+    let Some(HostKind::Service(service)) = case.world.host(host) else { return None };
+    let (namespace, service) = (service.namespace.clone(), service.name.clone());
+    Some(Reference::Endpoints { namespace, service })
 }

@@ -2,8 +2,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::istio::{Protocol, Route};
-use crate::policy::words::{list, percent};
-use crate::policy::{Action, Case, Report, Rule, Stage, fractions};
+use std::collections::BTreeMap;
+
+use crate::policy::words::{list, number, percent};
+use crate::policy::{Action, Case, Class, Report, Rule, Share, Stage, fractions};
 
 /// The weights of several destinations add up to 100.
 ///
@@ -72,7 +74,7 @@ impl Rule for WeightSum {
                 let key = format!("{} {:?}", protocol.field(), route.targets());
                 report.violation(
                     path,
-                    || message(route, total, wanted),
+                    || message(case, (protocol, index), total, wanted),
                     key,
                     total.abs_diff(wanted.into()) as f64,
                 );
@@ -81,7 +83,8 @@ impl Rule for WeightSum {
     }
 }
 
-fn message(route: &Route, total: u64, wanted: u32) -> String {
+fn message(case: &Case<'_>, at: (Protocol, usize), total: u64, wanted: u32) -> String {
+    let route = &case.object.spec.routes(at.0)[at.1];
     let fractions = fractions(route);
     let named = route.route.iter().map(|written| match written.destination.subset.as_str() {
         "" => written.destination.host.as_str(),
@@ -102,18 +105,62 @@ fn message(route: &Route, total: u64, wanted: u32) -> String {
             list(names)
         ),
     };
+    let suggestions = suggestions(route, &fractions, wanted);
+    let passing = suggestions.into_iter().filter(|(weights, _)| allows(case, at, weights));
+    let passing = passing.map(|(weights, why)| format!("{}{why}", say(&named, &weights)));
+    let mut passing = passing.collect::<Vec<_>>();
+    passing.dedup_by(|b, a| b.starts_with(a.as_str()));
+    let next = match passing.is_empty() {
+        true => small_step(case, at, wanted),
+        false => passing.join(", or "),
+    };
     format!(
-        "the weights add up to {total}, not {wanted}: Istio divides by the sum, so {shares}{hint}\n  Passes: {}",
-        suggestions(route, &named, &fractions, wanted).join(", or ")
+        "the weights add up to {total}, not {wanted}: Istio divides by the sum, so {shares}{hint}\n  Passes: {next}"
     )
 }
 
-/// Weights that add up: all but the largest as written, and the same shares as now.
-fn suggestions(route: &Route, named: &[&str], fractions: &[f64], wanted: u32) -> Vec<String> {
-    let say = |weights: &[u64]| {
-        let parts = named.iter().zip(weights).map(|(name, weight)| format!("{name}: {weight}"));
-        parts.collect::<Vec<_>>().join(", ")
-    };
+/// Whether `canary-step` has nothing against these weights.
+fn allows(case: &Case<'_>, at: (Protocol, usize), weights: &[u64]) -> bool {
+    let Some(change) = case.change else { return true };
+    let Some(after) = change.flows_of(at).find_map(|flow| flow.after.as_ref()) else { return true };
+    let total = weights.iter().sum::<u64>().max(1) as f64;
+    let share = |own: &Share| (own.destination, weights[own.entry] as f64 / total);
+    let shares = after.shares.iter().map(share).collect::<Vec<_>>();
+    change.allows(&case.policy.spec().step, at, &shares)
+}
+
+/// What passes where the shares that were meant are too large a step as well.
+fn small_step(case: &Case<'_>, at: (Protocol, usize), wanted: u32) -> String {
+    let step = &case.policy.spec().step;
+    let mut canaries: BTreeMap<String, f64> = BTreeMap::new();
+    if let Some(change) = case.change {
+        let flows = change.flows_of(at).filter(|flow| !flow.is_targeted());
+        let moved = flows.flat_map(|flow| &flow.movements);
+        for own in moved.filter(|own| own.rises() && own.class == Class::Canary) {
+            let to = change.destinations.get(own.destination);
+            let name = if to.subset.is_empty() { &to.label } else { &to.subset };
+            let limit = step.limit(own.from * 100.0);
+            let most = canaries.entry(name.clone()).or_insert(limit);
+            *most = most.min(limit);
+        }
+    }
+    let most = canaries.values().copied().fold(100.0, f64::min) * f64::from(wanted) / 100.0;
+    let together = if canaries.len() > 1 { " together" } else { "" };
+    let upto = if step.ladder.is_empty() { "up to " } else { "" };
+    let names = list(&canaries.into_keys().collect::<Vec<_>>());
+    format!(
+        "weights that add up to {wanted}, with {upto}{} for {names}{together}: as written it is too large a step as well",
+        number((most + 1e-6).floor())
+    )
+}
+
+fn say(named: &[&str], weights: &[u64]) -> String {
+    let parts = named.iter().zip(weights).map(|(name, weight)| format!("{name}: {weight}"));
+    parts.collect::<Vec<_>>().join(", ")
+}
+
+/// Weights that add up: all but the largest as written, and the same shares as now; and what to say of the latter.
+fn suggestions(route: &Route, fractions: &[f64], wanted: u32) -> Vec<(Vec<u64>, &'static str)> {
     let wanted = u64::from(wanted);
     let written = route.route.iter().map(|written| written.effective_weight()).collect::<Vec<_>>();
     let largest =
@@ -124,15 +171,14 @@ fn suggestions(route: &Route, named: &[&str], fractions: &[f64], wanted: u32) ->
     if let Some(rest) = wanted.checked_sub(others).filter(|rest| rest * 2 >= written[largest]) {
         let mut weights = written;
         weights[largest] = rest;
-        found.push(say(&weights));
+        found.push((weights, ""));
     }
     let mut rounded =
         fractions.iter().map(|share| (share * wanted as f64).round() as u64).collect::<Vec<_>>();
     let rest = wanted.checked_sub(rounded.iter().sum::<u64>() - rounded[largest]);
     if let Some(rest) = rest {
         rounded[largest] = rest;
-        found.push(format!("{} for the shares as written", say(&rounded)));
+        found.push((rounded, " for the shares as written"));
     }
-    found.dedup_by(|b, a| b.starts_with(a.as_str()));
     found
 }

@@ -213,7 +213,8 @@ impl<'a> Routing<'a> {
         object.spec.routes(protocol).iter().any(|route| {
             let Some(to) = &route.delegate else { return is_for(route) };
             let Some(delegate) = self.delegate(to, namespace) else { return false };
-            let merged = istio::delegate::merge(route, &delegate.spec.http);
+            let at = to.namespace_from(namespace);
+            let merged = istio::delegate::merge((route, namespace), (&delegate.spec.http, at));
             merged.routes.iter().any(|(_, route)| is_for(route))
         })
     }

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use super::pods::{PodSlot, Pods};
 use super::table::Table;
 use super::{Client, World};
-use crate::istio::{Host, ServiceEntry, UseWaypoint, host_covers};
+use crate::istio::{Host, ServiceEntry, Timestamp, UseWaypoint, host_covers};
 
 /// The parts of a Service that a verdict reads.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -29,6 +29,8 @@ pub struct Service {
     pub export_to: Vec<String>,
     /// What its labels say of a waypoint.
     pub use_waypoint: UseWaypoint,
+    /// `metadata.creationTimestamp`.
+    pub created: Option<Timestamp>,
 }
 
 /// One of a Service's ports.

@@ -34,6 +34,8 @@ pub struct Age {
     pub workload: Option<Timestamp>,
     /// When the ReplicaSet that now carries its Pods was created, which is when its present version was deployed.
     pub revision: Option<Timestamp>,
+    /// When the Service was created: all that is left where the workload is gone.
+    pub service: Option<Timestamp>,
 }
 
 #[derive(Debug)]
@@ -107,8 +109,9 @@ impl World {
             return Age::default();
         }
         let carried = labels.iter().filter(|(key, _)| !is_topology(key));
+        let alone = Age { service: service.created, ..Age::default() };
         let Some(query) = self.labels.query(service.selector.iter().chain(carried)) else {
-            return Age::default();
+            return alone;
         };
         let matching = |kind| {
             let table = self
@@ -130,6 +133,6 @@ impl World {
             let of = revisions.entry(kept.owner.as_deref().unwrap_or(name)).or_insert(created);
             *of = created.max(*of);
         }
-        Age { workload, revision: revisions.values().min().copied() }
+        Age { workload, revision: revisions.values().min().copied(), ..alone }
     }
 }

@@ -15,13 +15,19 @@ fn host(name: &str) -> Host {
     Host::resolve(name, "prod", "cluster.local")
 }
 
-fn client(namespace: &str, gateway: &str) -> Client {
+pub(super) fn client(namespace: &str, gateway: &str) -> Client {
     let gateway = (!gateway.is_empty()).then(|| gateway.to_owned());
     Client { gateway, ..Client::in_namespace(namespace) }
 }
 
 /// `-` is no `exportTo`; a route without anything, or with the matches given.
-fn object(at: &str, created: i64, host: &str, export_to: &str, rest: Value) -> VirtualService {
+pub(super) fn object(
+    at: &str,
+    created: i64,
+    host: &str,
+    export_to: &str,
+    rest: Value,
+) -> VirtualService {
     let (namespace, name) = at.split_once('/').expect("namespace/name");
     let mut spec = json!({"hosts": [host], "http": [{"route": [{"destination": {"host": "a"}}]}]});
     if export_to != "-" {
@@ -36,7 +42,7 @@ fn object(at: &str, created: i64, host: &str, export_to: &str, rest: Value) -> V
     object
 }
 
-fn world(mesh: Mesh, objects: &[VirtualService]) -> World {
+pub(super) fn world(mesh: Mesh, objects: &[VirtualService]) -> World {
     let mut world = World::empty(mesh);
     for object in objects {
         world.apply(Object::VirtualService(Box::new(object.clone())));
@@ -49,7 +55,7 @@ fn names(objects: Vec<&VirtualService>) -> String {
     names.collect::<Vec<_>>().join(",")
 }
 
-fn in_force(routing: Routing<'_>, client: &Client) -> String {
+pub(super) fn in_force(routing: Routing<'_>, client: &Client) -> String {
     names(routing.in_force(&host("reviews"), client, Protocol::Http, Some(80)))
 }
 

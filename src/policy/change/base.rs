@@ -108,9 +108,7 @@ pub(super) fn audiences<'a>(
             }
         }
     }
-    let with_hosts =
-        |object: Option<&'a VirtualService>| object.filter(|object| !object.spec.is_delegate());
-    found.bound(Written { old: with_hosts(written.old), new: with_hosts(written.new), ..written });
+    found.bound(written);
     if found.found.is_partial {
         found.directly();
     }

@@ -1,10 +1,12 @@
 //! Whose requests a VirtualService routes: sidecars by namespace and label, waypoints, and the pods of Gateways.
 
 use std::borrow::Cow;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 
-use super::Carried;
-use crate::istio::{Host, Protocol, Route, RouteMatch, VirtualService, full_gateway};
+use crate::istio::delegate::{completed, merged_match};
+use crate::istio::{
+    Arrival, Condition, Host, Protocol, Reading, Route, RouteMatch, VirtualService, full_gateway,
+};
 use crate::policy::rule::{Case, Gravity};
 use crate::world::{ANY_NAMESPACE, Client, MESH, World};
 
@@ -43,12 +45,23 @@ pub enum Why {
 #[derive(Debug)]
 pub struct Clients<'a> {
     world: &'a World,
+    /// What they are bound to: of a delegate, one of its roots.
     object: &'a VirtualService,
     namespace: &'a str,
+    /// The delegate that they reach by way of that root.
+    delegate: Option<Handed<'a>>,
     exported: Exported<'a>,
     /// Whether clients in ambient mode reach every host through a waypoint, so that only sidecars ask by themselves.
     has_waypoints: bool,
     asked: Vec<Asked>,
+}
+
+/// A delegate, and the routes of one root that hand requests on to it.
+#[derive(Debug)]
+struct Handed<'a> {
+    object: &'a VirtualService,
+    namespace: &'a str,
+    by: Vec<&'a Route>,
 }
 
 /// The namespaces whose clients see a VirtualService.
@@ -70,9 +83,20 @@ impl Exported<'_> {
 impl<'a> Clients<'a> {
     /// Those who use `object` of `namespace`.
     pub fn of(object: &'a VirtualService, namespace: &'a str, world: &'a World) -> Self {
+        Self::through(object, namespace, None, world)
+    }
+
+    /// Those who use `object`, and `delegate` by way of it.
+    fn through(
+        object: &'a VirtualService,
+        namespace: &'a str,
+        delegate: Option<Handed<'a>>,
+        world: &'a World,
+    ) -> Self {
         let exported = exported(object, namespace, world);
         let asked = Vec::new();
-        let mut own = Self { world, object, namespace, exported, has_waypoints: false, asked };
+        let has_waypoints = false;
+        let mut own = Self { world, object, namespace, delegate, exported, has_waypoints, asked };
         if object.spec.is_for_mesh() {
             let waypoints = own.waypoints();
             own.add_sidecars();
@@ -86,9 +110,11 @@ impl<'a> Clients<'a> {
     pub fn all(&self) -> Vec<Client> {
         let mut all = Vec::new();
         let mut seen = BTreeSet::new();
-        let routes = Protocol::ALL.into_iter().flat_map(|own| self.object.spec.routes(own));
-        let of_routes =
-            routes.filter(|route| names_clients(route)).map(|route| self.of_route(route));
+        let routes = match &self.delegate {
+            Some(to) => to.object.spec.http.iter().flat_map(|route| self.met(route)).collect(),
+            None => self.own_matches(),
+        };
+        let of_routes = routes.iter().filter(|own| names_clients(own)).map(|own| self.meeting(own));
         for asked in std::iter::once(Cow::Borrowed(&self.asked[..])).chain(of_routes) {
             for client in asked.iter().flat_map(|asked| &asked.clients) {
                 if seen.insert(client.clone()) {
@@ -99,14 +125,64 @@ impl<'a> Clients<'a> {
         all
     }
 
+    /// The matches of its own routes, those of its delegates in the place of the routes that name them.
+    fn own_matches(&self) -> Vec<Cow<'a, [RouteMatch]>> {
+        let mut all = Vec::new();
+        for route in Protocol::ALL.into_iter().flat_map(|own| self.object.spec.routes(own)) {
+            all.push(completed(&route.r#match, self.namespace));
+            let Some(to) = &route.delegate else { continue };
+            let Ok(delegate) = self.world.delegate(to, self.namespace) else { continue };
+            let at = to.namespace_from(self.namespace);
+            let theirs = delegate.spec.http.iter();
+            let merged = theirs.filter_map(|own| merged_match((route, self.namespace), (own, at)));
+            all.extend(merged.map(Cow::Owned));
+        }
+        all
+    }
+
     /// Those who can take a route: its `gateways`, `sourceNamespace` and `sourceLabels` leave some of them out, or speak of
-    /// others.
+    /// others. A delegate's route is taken by those to whom its root's match leaves it.
     pub fn of_route(&self, route: &Route) -> Cow<'_, [Asked]> {
-        if !names_clients(route) {
+        if self.delegate.is_none() {
+            return self.meeting(&route.r#match);
+        }
+        let mut found = Vec::new();
+        for own in self.met(route) {
+            for asked in self.meeting(&own).iter() {
+                if !found.contains(asked) {
+                    found.push(asked.clone());
+                }
+            }
+        }
+        Cow::Owned(found)
+    }
+
+    /// The match of a route as requests meet it: a delegate's merged with that of each route which hands on to it, so that there
+    /// may be none.
+    pub(super) fn met<'r>(&self, route: &'r Route) -> Vec<Cow<'r, [RouteMatch]>> {
+        let Some(to) = &self.delegate else {
+            return vec![completed(&route.r#match, self.namespace)];
+        };
+        let own = (route, to.namespace);
+        let merged = to.by.iter().filter_map(|root| merged_match((root, self.namespace), own));
+        merged.map(Cow::Owned).collect()
+    }
+
+    /// Which requests a route takes.
+    pub(super) fn conditions(&self, route: &Route) -> Vec<Condition> {
+        let arrival = Arrival::anywhere(&self.object.spec, self.namespace);
+        let met = self.met(route).into_iter().map(Cow::into_owned);
+        let met = met.map(|own| Route { r#match: own, ..Route::default() });
+        met.flat_map(|own| Condition::alternatives(&own, &arrival, Reading::Usual)).collect()
+    }
+
+    /// Those whom a match lets pass.
+    pub(super) fn meeting(&self, blocks: &[RouteMatch]) -> Cow<'_, [Asked]> {
+        if !names_clients(blocks) {
             return Cow::Borrowed(&self.asked);
         }
         let mut found = Vec::new();
-        for block in &route.r#match {
+        for block in blocks {
             for asked in self.of_block(block) {
                 if !found.contains(&asked) {
                     found.push(asked);
@@ -167,8 +243,10 @@ impl<'a> Clients<'a> {
         let rules = self.world.rules();
         let asked = self.of_route(route);
         let is_asked = |own: &Client| asked.iter().any(|asked| asked.clients.contains(own));
-        let default = [RouteMatch::default()];
-        let blocks = if route.r#match.is_empty() { &default[..] } else { &route.r#match[..] };
+        let met = self.met(route);
+        let any = [RouteMatch::default()];
+        let blocks = met.iter().flat_map(|own| if own.is_empty() { &any[..] } else { &own[..] });
+        let blocks = blocks.collect::<Vec<_>>();
         let mut found: Vec<Client> = Vec::new();
         for namespace in rules.namespaces_with_own_rules(host) {
             let plain = Client::in_namespace(namespace);
@@ -180,7 +258,7 @@ impl<'a> Clients<'a> {
             let selected =
                 selected.map(|labels| Client { labels: labels.clone(), ..plain.clone() });
             for client in std::iter::once(plain.clone()).chain(selected) {
-                for block in blocks {
+                for &block in &blocks {
                     let mut client = client.clone();
                     if block.gateways.is_empty() {
                         client.labels.extend(block.source_labels.clone());
@@ -201,11 +279,11 @@ impl<'a> Clients<'a> {
     pub(in crate::policy) fn includes(&self, sidecar: &Client, route: &Route) -> bool {
         let meets = |block: &RouteMatch| sidecar.meets(Protocol::Http, block, self.namespace);
         self.is_for_mesh_in(&sidecar.namespace)
-            && (route.r#match.is_empty() || route.r#match.iter().any(meets))
+            && self.met(route).iter().any(|own| own.is_empty() || own.iter().any(meets))
     }
 
     /// Whether it routes what `client` sends: a sidecar's requests, or those that arrive at a gateway.
-    fn has(&self, client: &Client) -> bool {
+    pub(super) fn has(&self, client: &Client) -> bool {
         let is_bound = |name: &str| {
             let mut own = self.object.spec.gateways.iter();
             own.any(|own| full_gateway(own, self.namespace) == name)
@@ -274,10 +352,14 @@ impl<'a> Clients<'a> {
             Exported::Everywhere => {
                 asked.push(add(ANY_NAMESPACE, Why::Anywhere));
                 let domain = &self.world.mesh().domain;
-                let routes = Protocol::ALL.into_iter().flat_map(|own| self.object.spec.routes(own));
+                let (object, namespace) = match &self.delegate {
+                    Some(to) => (to.object, to.namespace),
+                    None => (self.object, self.namespace),
+                };
+                let routes = Protocol::ALL.into_iter().flat_map(|own| object.spec.routes(own));
                 let hosts = routes.flat_map(|route| &route.route).map(|to| &to.destination.host);
                 let hosts = hosts.collect::<BTreeSet<_>>().into_iter();
-                let hosts = hosts.map(|host| Host::resolve(host, self.namespace, domain));
+                let hosts = hosts.map(|host| Host::resolve(host, namespace, domain));
                 hosts
                     .map(|host| self.world.alias_target(&host).unwrap_or(host))
                     .filter_map(|host| self.world.host_namespace(&host).map(str::to_owned))
@@ -319,13 +401,13 @@ impl<'a> Clients<'a> {
 }
 
 /// Whether some of those who use the object cannot take this route, or whether it speaks of clients by itself.
-fn names_clients(route: &Route) -> bool {
+fn names_clients(blocks: &[RouteMatch]) -> bool {
     let names = |block: &RouteMatch| {
         !block.gateways.is_empty()
             || !block.source_labels.is_empty()
             || !block.source_namespace.is_empty()
     };
-    route.r#match.iter().any(names)
+    blocks.iter().any(names)
 }
 
 fn exported<'a>(object: &'a VirtualService, namespace: &'a str, world: &'a World) -> Exported<'a> {
@@ -348,7 +430,17 @@ pub(in crate::policy) fn users<'a>(
     if !object.spec.is_delegate() || roots.peek().is_none() {
         return vec![Clients::of(object, namespace, world)];
     }
-    roots.map(|root| Clients::of(root, &root.metadata.namespace, world)).collect()
+    let of_root = |root: &'a VirtualService| {
+        let at = root.metadata.namespace.as_str();
+        let is_meant = |route: &&Route| {
+            route.delegate.as_ref().is_some_and(|to| {
+                (to.namespace_from(at), to.name.as_str()) == (namespace, &object.metadata.name)
+            })
+        };
+        let by = root.spec.http.iter().filter(is_meant).collect();
+        Clients::through(root, at, Some(Handed { object, namespace, by }), world)
+    };
+    roots.map(of_root).collect()
 }
 
 /// The clients to ask about a VirtualService of `namespace`, each once.
@@ -363,120 +455,5 @@ impl<'a> Case<'a> {
     /// Those who use the object: where it is a delegate, one group for each of its roots.
     pub fn clients(&self) -> Vec<Clients<'a>> {
         users(self.object, &self.review.namespace, self.world)
-    }
-}
-
-/// Who takes what a write makes live, in the object under review or elsewhere.
-#[derive(Debug)]
-pub struct Takers<'a> {
-    case: Case<'a>,
-    /// Those who use the object.
-    users: Vec<Clients<'a>>,
-    /// Those who used it before the write.
-    former: Vec<Clients<'a>>,
-    /// Those who use another VirtualService.
-    others: HashMap<&'a str, Option<Clients<'a>>>,
-    /// The last answer: the entries of a route are asked about one after the other.
-    last: Option<(Taken<'a>, Vec<Asked>)>,
-}
-
-/// What the takers of an entry depend on: the route, the field that gave it up, and the route that hands on to it.
-type Taken<'a> = ((Option<&'a str>, Protocol, usize), Option<&'static str>, Option<usize>);
-
-impl<'a> Takers<'a> {
-    /// Those of a write.
-    pub fn of(case: &Case<'a>) -> Self {
-        let old = case.review.old_object();
-        let former = old.map(|old| users(old, &case.review.namespace, case.world));
-        Self {
-            case: *case,
-            users: case.clients(),
-            former: former.unwrap_or_default(),
-            others: HashMap::new(),
-            last: None,
-        }
-    }
-
-    /// Those who use the object under review.
-    pub fn users(&self) -> &[Clients<'a>] {
-        &self.users
-    }
-
-    /// Those who can take the route in which `carried` stands.
-    pub fn asked(&mut self, carried: &Carried<'a>) -> &[Asked] {
-        let root = carried.flow.after.as_ref().filter(|after| after.is_delegated);
-        let taken = (carried.route(), carried.flow.gone, root.map(|after| after.route));
-        let all = match self.last.take() {
-            Some((known, all)) if known == taken => all,
-            _ => self.look_up(carried),
-        };
-        &self.last.insert((taken, all)).1
-    }
-
-    fn look_up(&mut self, carried: &Carried<'a>) -> Vec<Asked> {
-        let whole = Route::default();
-        let (name, protocol, index) = carried.route();
-        let Some(name) = name else {
-            let route = self.case.object.spec.routes(protocol).get(index).unwrap_or(&whole);
-            return self.users.iter().flat_map(|own| own.of_route(route).into_owned()).collect();
-        };
-        let world = self.case.world;
-        let other = name.split_once('/');
-        let other = other.and_then(|(at, name)| Some((at, world.virtual_service(at, name)?)));
-        let written = other.and_then(|(_, other)| other.spec.routes(protocol).get(index));
-        let mut route = written.map_or(Cow::Owned(whole), Cow::Borrowed);
-        let after = carried.flow.after.as_ref().filter(|after| after.is_delegated);
-        if let Some(after) = after {
-            // A delegate's match lies within its root's; where it says nothing of clients, the root's does.
-            let root = self.case.object.spec.routes(protocol).get(after.route);
-            route = root.filter(|_| !names_clients(&route)).map_or(route, Cow::Borrowed);
-        } else if let Some((at, _)) = other.filter(|_| names_clients(&route)) {
-            let blocks = route.to_mut().r#match.iter_mut();
-            for gateway in blocks.flat_map(|block| &mut block.gateways) {
-                *gateway = full_gateway(gateway, at);
-            }
-        }
-        let other = other.filter(|(_, other)| after.is_none() && !other.spec.is_delegate());
-        let theirs = self
-            .others
-            .entry(name)
-            .or_insert_with(|| other.map(|(at, other)| Clients::of(other, at, world)));
-        // What no longer stands in the object is taken by those who used it and whom it leaves.
-        let (from, kept) = match carried.flow.gone {
-            None => (&self.users, None),
-            Some("hosts") => (&self.former, None),
-            Some(_) => (&self.former, Some(&self.users)),
-        };
-        let is_kept =
-            |client: &Client| kept.is_some_and(|all| all.iter().any(|own| own.has(client)));
-        let is_theirs = |client: &Client| theirs.as_ref().is_none_or(|own| own.has(client));
-        let mut found =
-            from.iter().flat_map(|own| own.of_route(&route).into_owned()).collect::<Vec<_>>();
-        for asked in &mut found {
-            asked.clients.retain(|client| is_theirs(client) && !is_kept(client));
-        }
-        found.retain(|asked| !asked.clients.is_empty());
-        // Clients in the namespace of a destination may see other rules than everybody.
-        if let Some(general) = found.iter().find(|asked| asked.why == Why::Anywhere).cloned() {
-            let entries = written.into_iter().flat_map(|route| &route.route);
-            let hosts = entries.map(|to| to.destination.host.as_str());
-            let domain = &world.mesh().domain;
-            let hosts = hosts.collect::<BTreeSet<_>>().into_iter();
-            let hosts = hosts.map(|host| Host::resolve(host, carried.namespace(), domain));
-            let hosts = hosts.map(|host| world.alias_target(&host).unwrap_or(host));
-            for host in hosts {
-                let Some(namespace) = world.host_namespace(&host) else { continue };
-                let mut own = Asked { why: Why::Service, ..general.clone() };
-                own.clients.iter_mut().for_each(|client| client.namespace = namespace.to_owned());
-                let users = theirs.as_ref().or(from.first());
-                if let Some((users, client)) = users.zip(own.clients.first()) {
-                    own.gravity = users.gravity(client);
-                }
-                if !own.clients.iter().any(is_kept) && !found.contains(&own) {
-                    found.push(own);
-                }
-            }
-        }
-        found
     }
 }

@@ -55,8 +55,8 @@ impl Destination {
         self.age.workload.zip(moment).is_some_and(|(created, moment)| created > moment)
     }
 
-    /// Compares how long this and `other` have been around: roles first, then creation, then the order of versions. `Less` is
-    /// older; `None` where nothing tells.
+    /// Compares how long this and `other` have been around: roles first, then the creation of the workloads, then the order of
+    /// versions, then the creation of the Services. `Less` is older; `None` where nothing tells.
     pub(super) fn compare_age(&self, other: &Self) -> Option<Ordering> {
         let rank = |role| match role {
             Some(Role::Stable) => 0,
@@ -77,7 +77,10 @@ impl Destination {
             // A restart makes an old workload's ReplicaSet young, a new version does the same: the two cannot be told apart.
             (Some(_), Some(_)) => self.compare_versions(other),
             (Some(known), None) | (None, Some(known)) => Some(known),
-            (None, None) => self.compare_versions(other),
+            // Of two Services the one that was there first may have lost its workload since.
+            (None, None) => self
+                .compare_versions(other)
+                .or_else(|| of(self.age.service, other.age.service).filter(|order| order.is_ne())),
         }
     }
 
@@ -304,6 +307,11 @@ impl Destinations {
                 own.role = None;
             }
         }
+    }
+
+    /// The number of what is written so, on whichever port.
+    pub fn find(&self, host: &Host, subset: &str) -> Option<usize> {
+        self.hosts[*self.numbers.get(host)?].written.get(subset)?.first().map(|(_, at)| *at)
     }
 
     /// The destination with this number.

@@ -15,14 +15,16 @@ mod relabelled;
 mod shares;
 mod steps;
 mod table;
+mod takers;
 
 pub use carried::Carried;
 pub use classify::{Class, Movement};
-pub use clients::{Asked, Clients, Takers, Why};
+pub use clients::{Asked, Clients, Why};
 pub use destinations::{Destination, Destinations};
 pub use relabelled::Relabelled;
 pub use shares::{Share, Shares, fractions};
 pub use steps::Steps;
+pub use takers::{Lack, Takers};
 
 pub(super) use clients::users;
 pub(super) use relabelled::relabelled;

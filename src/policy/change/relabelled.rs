@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::clients::users;
 use super::destinations::{Context, Destinations};
 use super::{Base, Change, Flow, Share, Shares, Side, classify, fractions};
-use crate::istio::{Condition, Destination, Host, Protocol, VirtualService};
+use crate::istio::{Destination, Host, Protocol, VirtualService};
 use crate::policy::settings::Roles;
 use crate::policy::words::label_map;
 use crate::world::{Client, Rules, World};
@@ -95,10 +96,12 @@ pub(in crate::policy) fn relabelled(
         }
     }
     entries.sort_by_key(|own| (own.route, own.before.entry));
+    let users = users(object, namespace, world);
     let of_route = |own: &[Entry]| {
         let (protocol, route) = own[0].route;
         let written = &object.spec.routes(protocol)[route];
-        let conditions = Condition::of_route(written, &object.spec.gateways);
+        let conditions = users.iter().flat_map(|own| own.conditions(written));
+        let conditions = conditions.collect::<Vec<_>>();
         // Of several alternatives one that most people meet.
         let condition = conditions.iter().find(|own| !own.is_targeted()).or(conditions.first());
         let side = |shares| {

@@ -68,6 +68,43 @@ impl Change {
     }
 }
 
+impl Change {
+    /// Whether a route of the object could share its requests like this instead, as far as steps go.
+    pub fn allows(&self, step: &Step, at: (Protocol, usize), shares: &[(usize, f64)]) -> bool {
+        let mut asked = BTreeMap::new();
+        for &(destination, share) in shares {
+            *asked.entry(destination).or_insert(0.0) += share;
+        }
+        self.flows_of(at).all(|flow| {
+            let (Some(before), false) = (&flow.before, flow.is_targeted()) else { return true };
+            let (mut from, mut to) = (0.0, 0.0);
+            for (&destination, &share) in &asked {
+                let moved = flow.movement(destination);
+                let had = moved.map_or_else(|| before.share(destination), |own| own.from) * 100.0;
+                // Of what does not rise as written nobody has said what it is.
+                let may_be_canary =
+                    moved.is_none_or(|own| !own.rises() || own.class == Class::Canary);
+                if share * 100.0 <= had + TOLERANCE || !may_be_canary {
+                    continue;
+                }
+                if share * 100.0 > step.limit(had) + TOLERANCE || !step.is_rung(share * 100.0) {
+                    return false;
+                }
+                (from, to) = (from + had, to + share * 100.0);
+            }
+            to <= step.limit(from).max(from + step.max()) + TOLERANCE
+        })
+    }
+
+    /// The requests that a route of the object serves from now on.
+    pub fn flows_of(&self, (protocol, route): (Protocol, usize)) -> impl Iterator<Item = &Flow> {
+        self.flows.iter().filter(move |flow| {
+            let serves = |after: &Side| after.is_own && after.route == route;
+            flow.protocol == protocol && flow.after.as_ref().is_some_and(serves)
+        })
+    }
+}
+
 impl Flow {
     /// What all rising canaries carry together, before and after: what the stable sides lose, they gain.
     pub fn canaries(&self) -> (f64, f64) {

@@ -268,7 +268,8 @@ fn found<'a>(listed: Listed<'a>, asked: Question<'a>, world: &'a World) -> Vec<F
             world.delegate(to, namespace).ok()
         };
         let Some(delegate) = delegate else { continue };
-        for (own_place, merged) in delegate::merge(route, &delegate.spec.http).routes {
+        let merged = delegate::merge((route, namespace), (&delegate.spec.http, at));
+        for (own_place, merged) in merged.routes {
             all.push(Found {
                 route: Cow::Owned(merged),
                 namespace: at,

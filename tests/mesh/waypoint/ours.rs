@@ -144,9 +144,10 @@ impl<'a> Ours<'a> {
                 continue;
             };
             let Ok(delegate) = self.world.delegate(to, namespace) else { continue };
-            let merged = delegate::merge(route, &delegate.spec.http);
+            let at = delegate.metadata.namespace.as_str();
+            let merged = delegate::merge((route, namespace), (&delegate.spec.http, at));
             let own = merged.routes.into_iter().map(|(_, route)| Cow::Owned(route));
-            routes.extend(own.map(|route| (route, delegate.metadata.namespace.as_str())));
+            routes.extend(own.map(|route| (route, at)));
         }
         routes
     }

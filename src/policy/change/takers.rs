@@ -1,0 +1,184 @@
+//! Who takes what a write makes live, in the object under review or elsewhere, and who finds it defined.
+
+use std::collections::{BTreeSet, HashMap};
+
+use super::clients::users;
+use super::{Asked, Carried, Clients, Destination, Why};
+use crate::istio::delegate::merged_match;
+use crate::istio::{Host, Protocol, RouteMatch};
+use crate::policy::rule::Case;
+use crate::world::{Client, EffectiveRule};
+
+/// Who takes what a write makes live, in the object under review or elsewhere.
+#[derive(Debug)]
+pub struct Takers<'a> {
+    case: Case<'a>,
+    /// Those who use the object.
+    users: Vec<Clients<'a>>,
+    /// Those who used it before the write.
+    former: Vec<Clients<'a>>,
+    /// Those who use another VirtualService.
+    others: HashMap<&'a str, Vec<Clients<'a>>>,
+    /// The last answer: the entries of a route are asked about one after the other.
+    last: Option<(Taken<'a>, Vec<Asked>)>,
+    /// What everybody who is asked about uses for a host.
+    rules: HashMap<Host, HashMap<Client, Option<EffectiveRule<'a>>>>,
+}
+
+/// What the takers of an entry depend on: the route, the field that gave it up, and the route that hands on to it.
+type Taken<'a> = ((Option<&'a str>, Protocol, usize), Option<&'static str>, Option<usize>);
+
+/// What is missing, so that requests are answered with 503.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Lack {
+    /// Nobody has the host.
+    Host,
+    /// No DestinationRule in force for this client, who can take the route, defines the subset.
+    Subset(Client),
+    /// Nobody who is selected is ready.
+    Ready,
+}
+
+impl<'a> Takers<'a> {
+    /// Those of a write.
+    pub fn of(case: &Case<'a>) -> Self {
+        let old = case.review.old_object();
+        let former = old.map(|old| users(old, &case.review.namespace, case.world));
+        Self {
+            case: *case,
+            users: case.clients(),
+            former: former.unwrap_or_default(),
+            others: HashMap::new(),
+            last: None,
+            rules: HashMap::new(),
+        }
+    }
+
+    /// Those who use the object under review.
+    pub fn users(&self) -> &[Clients<'a>] {
+        &self.users
+    }
+
+    /// Those who can take the route in which `carried` stands.
+    pub fn asked(&mut self, carried: &Carried<'a>) -> &[Asked] {
+        let root = carried.flow.after.as_ref().filter(|after| after.is_delegated);
+        let taken = (carried.route(), carried.flow.gone, root.map(|after| after.route));
+        let all = match self.last.take() {
+            Some((known, all)) if known == taken => all,
+            _ => self.look_up(carried),
+        };
+        &self.last.insert((taken, all)).1
+    }
+
+    /// Those who can take the route in which `carried` stands, and for whom no DestinationRule in force defines its subset.
+    pub fn without_subset(&mut self, carried: &Carried<'a>, host: &Host) -> Vec<Asked> {
+        let mut lost: Vec<Asked> = Vec::new();
+        if carried.subset().is_empty() || self.case.world.host(host).is_none() {
+            return lost;
+        }
+        for asked in self.asked(carried).to_vec() {
+            let lacks = asked.clients.iter().all(|own| self.lacks(own, host, carried.subset()));
+            if lacks && !lost.contains(&asked) {
+                lost.push(asked);
+            }
+        }
+        lost
+    }
+
+    /// Why nobody would answer what `carried` gets, as far as this cluster shows.
+    pub fn lack(&mut self, carried: &Carried<'a>, to: &Destination) -> Option<Lack> {
+        let world = self.case.world;
+        if world.host(&to.host).is_none() {
+            return Some(Lack::Host);
+        }
+        let lost = self.without_subset(carried, &to.host);
+        if let Some(client) = lost.first().and_then(|asked| asked.clients.first()) {
+            return Some(Lack::Subset(client.clone()));
+        }
+        let endpoints = world.selected(&to.host, to.labels.as_ref()?, carried.port())?;
+        (endpoints.ready() == 0).then_some(Lack::Ready)
+    }
+
+    /// Whether no DestinationRule that `client` uses defines the subset.
+    pub fn lacks(&mut self, client: &Client, host: &Host, subset: &str) -> bool {
+        let world = self.case.world;
+        if !self.rules.contains_key(host) {
+            self.rules.insert(host.clone(), HashMap::new());
+        }
+        let Some(of_host) = self.rules.get_mut(host) else { return false };
+        let rule = match of_host.get(client) {
+            Some(rule) => *rule,
+            None => *of_host.entry(client.clone()).or_insert(world.destination_rule(host, client)),
+        };
+        rule.is_none_or(|rule| rule.subset(subset).is_none())
+    }
+
+    fn look_up(&mut self, carried: &Carried<'a>) -> Vec<Asked> {
+        let case = self.case;
+        let (name, protocol, index) = carried.route();
+        let Some(name) = name else {
+            let route = case.object.spec.routes(protocol).get(index);
+            let of_route = |own: &Clients<'_>| route.map(|route| own.of_route(route).into_owned());
+            return self.users.iter().filter_map(of_route).flatten().collect();
+        };
+        let world = case.world;
+        let other = name.split_once('/');
+        let other = other.and_then(|(at, name)| Some((at, world.virtual_service(at, name)?)));
+        let written = other.and_then(|(_, other)| other.spec.routes(protocol).get(index));
+        // What no longer stands in the object is taken by those who used it and whom it leaves.
+        let (from, kept) = match carried.flow.gone {
+            None => (&self.users, None),
+            Some("hosts") => (&self.former, None),
+            Some(_) => (&self.former, Some(&self.users)),
+        };
+        let is_kept =
+            |client: &Client| kept.is_some_and(|all| all.iter().any(|own| own.has(client)));
+        let mut found: Vec<Asked> = Vec::new();
+        let mut take = |met: &[RouteMatch], theirs: Option<&Clients<'_>>| {
+            let is_theirs = |client: &Client| theirs.is_none_or(|own| own.has(client));
+            for mut asked in from.iter().flat_map(|own| own.meeting(met).into_owned()) {
+                asked.clients.retain(|client| is_theirs(client) && !is_kept(client));
+                if !asked.clients.is_empty() && !found.contains(&asked) {
+                    found.push(asked);
+                }
+            }
+        };
+        let root = carried.flow.after.as_ref().filter(|after| after.is_delegated);
+        let root = root.and_then(|after| case.object.spec.routes(protocol).get(after.route));
+        match (root, other.zip(written)) {
+            (Some(root), Some(((at, _), written))) => {
+                let merged = merged_match((root, &case.review.namespace), (written, at));
+                merged.iter().for_each(|met| take(met, None));
+            }
+            (None, Some(((at, other), written))) => {
+                let theirs = self.others.entry(name).or_insert_with(|| users(other, at, world));
+                for own in &*theirs {
+                    own.met(written).iter().for_each(|met| take(met, Some(own)));
+                }
+            }
+            (_, None) => take(&[], None),
+        }
+        // Clients in the namespace of a destination may see other rules than everybody.
+        if let Some(general) = found.iter().find(|asked| asked.why == Why::Anywhere).cloned() {
+            let entries = written.into_iter().flat_map(|route| &route.route);
+            let hosts = entries.map(|to| to.destination.host.as_str());
+            let domain = &world.mesh().domain;
+            let hosts = hosts.collect::<BTreeSet<_>>().into_iter();
+            let hosts = hosts.map(|host| Host::resolve(host, carried.namespace(), domain));
+            let hosts = hosts.map(|host| world.alias_target(&host).unwrap_or(host));
+            for host in hosts {
+                let Some(namespace) = world.host_namespace(&host) else { continue };
+                let mut own = Asked { why: Why::Service, ..general.clone() };
+                own.clients.iter_mut().for_each(|client| client.namespace = namespace.to_owned());
+                let users = self.others.get(name).and_then(|own| own.first()).or(from.first());
+                if let Some((users, client)) = users.zip(own.clients.first()) {
+                    own.gravity = users.gravity(client);
+                }
+                if !own.clients.iter().any(is_kept) && !found.contains(&own) {
+                    found.push(own);
+                }
+            }
+        }
+        found
+    }
+}
