@@ -8,6 +8,7 @@ mod host;
 mod http_policy;
 mod metadata;
 mod path;
+mod port;
 mod re2;
 mod read;
 mod service_entry;
@@ -18,7 +19,7 @@ mod workload_entry;
 
 pub use condition::{Arrival, Condition, ConditionIndex, Reading, Specificity};
 pub use destination_rule::{DestinationRule, DestinationRuleSpec, Subset, WorkloadSelector};
-pub use gateway::{Gateway, GatewaySpec, Server, narrower_host};
+pub use gateway::{Gateway, GatewaySpec, Server, ServerPort, ServerTls, narrower_host};
 pub use host::{Host, full_gateway, host_covers};
 pub use http_policy::{
     CorsPolicy, Fault, FaultAbort, FaultDelay, Mirror, Mirrored, Percent, RegexRewrite, Retries,
@@ -26,6 +27,7 @@ pub use http_policy::{
 };
 pub use metadata::{Metadata, Timestamp};
 pub use path::FieldPath;
+pub use port::PortProtocol;
 pub use re2::{Re2Error, Re2Problem, check_re2};
 pub use read::{Judged, ShapeError, Written};
 pub use service_entry::{Location, Resolution, ServiceEntry, ServiceEntryPort, ServiceEntrySpec};

@@ -1,9 +1,10 @@
 //! Which VirtualServices route a host for a client, in the order in which they are tried.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 
-use super::virtual_services::{Binding, Bound, MESH, Turn};
-use super::{Client, World};
+use super::virtual_services::{Binding, Bound, MESH, Turn, routes_connections};
+use super::{Client, Listener, World};
 use crate::istio::{
     self, Delegate, Host, Protocol, Route, RouteMatch, VirtualService, full_gateway,
 };
@@ -48,7 +49,8 @@ impl<'a> Routing<'a> {
     /// The VirtualServices that decide about requests of `client` to `port` of `host`; without a port, to any of its ports.
     ///
     /// HTTP from a sidecar: the first one that leaves a route for this client and port, and nobody else. HTTP at a gateway: all
-    /// that do, their routes one after the other with the catch-alls last. TCP and TLS: all that do, until a route matches.
+    /// that do, their routes one after the other with the catch-alls last. TCP and TLS: all that do, until a route matches; TCP at
+    /// a gateway: the first one that does, for each server. Nobody on a port that is not one for this protocol.
     ///
     /// Source: `pilot/pkg/networking/core/httproute.go` (the first virtual host of a name wins), `gateway.go`, `tls.go`.
     pub fn in_force(
@@ -58,19 +60,67 @@ impl<'a> Routing<'a> {
         protocol: Protocol,
         port: Option<i64>,
     ) -> Vec<&'a VirtualService> {
+        let gateway = client.gateway.as_deref().unwrap_or(MESH);
+        if let Some(listeners) = self.world.listeners(gateway, protocol) {
+            let here = listeners.iter().filter(|own| port.is_none_or(|port| own.port == port));
+            return here
+                .flat_map(|listener| self.in_force_at(listener, client, protocol))
+                .collect();
+        }
+        if client.gateway.is_none() {
+            let ports = self.world.ports_routed_by(host, protocol);
+            let is_here = |own: &Vec<i64>| match port {
+                Some(port) => own.contains(&port),
+                None => !own.is_empty(),
+            };
+            if ports.is_some_and(|own| !is_here(&own)) {
+                return Vec::new();
+            }
+        }
         let tried = match protocol {
             Protocol::Tls | Protocol::Tcp if client.gateway.is_none() => {
-                self.tried_for_connections(host, client)
+                self.connecting(host, client)
             }
-            _ => self.tried(host, client, port),
+            _ => self.tried(host, client, port).into_iter().map(|(_, kept)| kept.object).collect(),
         };
-        let tried = tried.into_iter().map(|(_, kept)| kept.object);
         let mut leaving =
-            tried.filter(|object| self.leaves_a_route(object, client, protocol, port));
+            tried.into_iter().filter(|object| self.leaves_a_route(object, client, protocol, port));
         if protocol == Protocol::Http && client.gateway.is_none() {
             return leaving.next().into_iter().collect();
         }
         leaving.collect()
+    }
+
+    /// Those that decide about what arrives at one listener of a gateway.
+    fn in_force_at(
+        self,
+        listener: &Listener<'_>,
+        client: &Client,
+        protocol: Protocol,
+    ) -> Vec<&'a VirtualService> {
+        let tried = self.arriving(listener, client).into_iter();
+        let leaving = tried
+            .filter(|object| self.leaves_a_route(object, client, protocol, Some(listener.port)));
+        // Exactly one TCP rule counts for a server.
+        leaving.take(if protocol == Protocol::Tcp { 1 } else { usize::MAX }).collect()
+    }
+
+    /// The VirtualServices that are tried for what arrives at a listener of a gateway, in their order. No connection is asked for
+    /// its host there: all that have a host in common with the server.
+    ///
+    /// Source: `pilot/pkg/networking/core/gateway.go` `pickMatchingGatewayHosts`, `push_context.go` `VirtualServicesForGateway`.
+    pub fn arriving(self, listener: &Listener<'_>, client: &Client) -> Vec<&'a VirtualService> {
+        let bound = self.bound_for_connections(client);
+        let mut found = Vec::new();
+        for at in 0..listener.servers() {
+            for (turn, kept) in &bound {
+                let hosts = listener.hosts_for(at, kept.namespace);
+                if kept.binding.meets(hosts) && !found.iter().any(|(known, _)| known == turn) {
+                    found.push((*turn, kept.object));
+                }
+            }
+        }
+        found.into_iter().map(|(_, object)| object).collect()
     }
 
     fn tried(self, host: &Host, client: &Client, port: Option<i64>) -> Vec<(Turn<'a>, Bound<'a>)> {
@@ -89,17 +139,54 @@ impl<'a> Routing<'a> {
         tried
     }
 
-    /// A sidecar's listener of a service is made by all that name the service as it is written, wildcards in their turn.
+    /// The VirtualServices that are tried for connections of a sidecar to `host`, in their order: all that name the host as it is
+    /// written, wildcards in their turn.
     ///
     /// Source: `pilot/pkg/networking/core/tls.go` `getConfigsForHost`.
-    fn tried_for_connections(self, host: &Host, client: &Client) -> Vec<(Turn<'a>, Bound<'a>)> {
-        let seen = self.covering(&lower(host.as_str())).into_iter();
-        let seen = seen.filter(|(_, kept)| kept.binding.covers(host.as_str()));
-        let mut tried =
-            seen.filter_map(|(_, kept)| Some((kept.turn(client)?, kept))).collect::<Vec<_>>();
+    pub fn connecting(self, host: &Host, client: &Client) -> Vec<&'a VirtualService> {
+        let host = host.as_str();
+        let mut tried = if host.starts_with('*') {
+            let bound = self.bound_for_connections(client).into_iter();
+            bound.filter(|(_, kept)| kept.binding.meets([host].into_iter())).collect::<Vec<_>>()
+        } else {
+            let seen = self.covering(&lower(host)).into_iter();
+            let seen = seen.filter(|(_, kept)| kept.binding.covers(host));
+            seen.filter_map(|(_, kept)| Some((kept.turn(client)?, kept))).collect()
+        };
         tried.sort_by_key(|(turn, _)| *turn);
         tried.dedup_by_key(|(turn, _)| *turn);
-        tried
+        tried.into_iter().map(|(_, kept)| kept.object).collect()
+    }
+
+    /// The hosts under the wildcard `host` that VirtualServices with routes for connections name: for those the wildcard is tried
+    /// beside them.
+    pub fn connected_under(self, host: &Host) -> BTreeSet<Host> {
+        let mesh = self.world.virtual_services.connecting(MESH);
+        let hosts = mesh.flat_map(|kept| kept.binding.hosts());
+        let is_under =
+            |own: &&Host| *own != host && istio::host_covers(host.as_str(), own.as_str());
+        hosts.filter(is_under).cloned().collect()
+    }
+
+    /// All that are bound where `client` is and route connections, in their order.
+    fn bound_for_connections(self, client: &Client) -> Vec<(Turn<'a>, Bound<'a>)> {
+        let gateway = client.gateway.as_deref().unwrap_or(MESH);
+        let mut bound = self
+            .world
+            .virtual_services
+            .connecting(gateway)
+            .filter(|kept| !self.changed.is_some_and(|own| kept.is(own.namespace, own.name)))
+            .collect::<Vec<_>>();
+        if let Some(changed) = self.changed
+            && let Some((object, binding)) = &changed.object
+            && routes_connections(object)
+        {
+            bound.push(Bound { object, namespace: changed.namespace, name: changed.name, binding });
+        }
+        let bound = bound.into_iter().filter_map(|kept| Some((kept.turn(client)?, kept)));
+        let mut bound = bound.collect::<Vec<_>>();
+        bound.sort_by_key(|(turn, _)| *turn);
+        bound
     }
 
     /// Every VirtualService for `host` and for wildcards that cover it, with the rank of the name; the most specific first.
@@ -211,7 +298,8 @@ fn is_for(
             port.is_none() || block.port.is_none_or(|own| own == 0 || Some(own) == port);
         is_for_port && client.meets(protocol, block, namespace)
     };
-    route.r#match.is_empty() || route.r#match.iter().any(block)
+    // Without a match no name is asked for, and no TLS route is made.
+    (route.r#match.is_empty() && protocol != Protocol::Tls) || route.r#match.iter().any(block)
 }
 
 impl Client {

@@ -96,6 +96,8 @@ pub struct Arrival<'a> {
     namespace: &'a str,
     /// The list that the routes stand in.
     protocol: Protocol,
+    /// Where it is known: then a match asks for nothing that is not settled, or is none.
+    port: Option<i64>,
 }
 
 impl<'a> Arrival<'a> {
@@ -106,20 +108,27 @@ impl<'a> Arrival<'a> {
 
     /// At one gateway, given with its full name; the routes are those of an object of `namespace`.
     pub fn at(gateway: &'a str, namespace: &'a str) -> Self {
-        Self { gateways: vec![Cow::Borrowed(gateway)], namespace, protocol: Protocol::Http }
+        let gateways = vec![Cow::Borrowed(gateway)];
+        Self { gateways, namespace, protocol: Protocol::Http, port: None }
     }
 
     fn of(gateways: &[String], namespace: &'a str) -> Self {
         let full = gateways.iter().map(|own| Cow::Owned(full_gateway(own, namespace)));
         let gateways =
             if gateways.is_empty() { vec![Cow::Borrowed("mesh")] } else { full.collect() };
-        Self { gateways, namespace, protocol: Protocol::Http }
+        Self { gateways, namespace, protocol: Protocol::Http, port: None }
     }
 
     /// The same for another list than `http`: TCP and TLS read some of a match otherwise.
     #[must_use]
     pub fn of_protocol(self, protocol: Protocol) -> Self {
         Self { protocol, ..self }
+    }
+
+    /// The same on one port, where it is known which.
+    #[must_use]
+    pub fn on_port(self, port: Option<i64>) -> Self {
+        Self { port, ..self }
     }
 
     /// Whether nobody arrives from a sidecar.
@@ -138,7 +147,8 @@ impl Condition {
     /// The alternatives of `route` for requests that arrive there; those that none of them can satisfy are left out.
     pub fn alternatives(route: &Route, arrival: &Arrival<'_>, reading: Reading) -> Vec<Self> {
         if route.r#match.is_empty() {
-            return vec![Self::default()];
+            // Without a match no name is asked for, and no TLS route is made (`tls.go`).
+            return if arrival.protocol == Protocol::Tls { vec![] } else { vec![Self::default()] };
         }
         let read = |alternative| Self::of(alternative, arrival, reading);
         route.r#match.iter().filter_map(read).collect()
@@ -192,7 +202,11 @@ impl Condition {
             parts.push((Attribute::WithoutHeader(name.to_lowercase()), test));
         }
         if let Some(port) = alternative.port.filter(|&port| port != 0) {
-            parts.push((Attribute::Port, Test::Exact(port.to_string())));
+            match arrival.port {
+                None => parts.push((Attribute::Port, Test::Exact(port.to_string()))),
+                Some(own) if own != port => return None,
+                Some(_) => {}
+            }
         }
         connection::add_source(&mut parts, alternative, arrival)?;
         connection::add_connection(&mut parts, alternative, arrival);

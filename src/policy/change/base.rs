@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 
 use super::table::{Listed, Order};
 use crate::istio::{Host, Protocol, VirtualService, full_gateway};
-use crate::world::{ANY_NAMESPACE, ChangedRouting, Client, HostKind, MESH, World};
+use crate::world::{ANY_NAMESPACE, ChangedRouting, Client, HostKind, Listener, MESH, World};
 
 /// The object under review: who it is, and what it says before and after the write.
 #[derive(Debug, Clone, Copy)]
@@ -20,6 +20,8 @@ pub(super) struct Written<'a> {
 pub(super) struct Audience<'a> {
     /// `mesh`, or the full name of a gateway.
     pub(super) gateway: String,
+    /// The port that they arrive at, where that is known and some route asks for it.
+    pub(super) port: Option<i64>,
     /// What is tried before the write, in this order.
     pub(super) before: Vec<Listed<'a>>,
     /// What is tried after it.
@@ -68,15 +70,17 @@ impl<'a> Routings<'a> {
     }
 }
 
-/// Who is routed by the object under review, for what it is bound to before or after the write; for a delegate, what its roots
-/// are bound to.
+/// Who is routed by a list of the object under review, for what it is bound to before or after the write; for a delegate, what
+/// its roots are bound to. Where the list counts for nothing, nobody is.
 pub(super) fn audiences<'a>(
+    protocol: Protocol,
     written: Written<'a>,
     routings: &'a Routings<'a>,
     world: &'a World,
     is_blind: bool,
 ) -> Audiences<'a> {
     let mut found = Finder {
+        protocol,
         written,
         routings,
         world,
@@ -111,6 +115,7 @@ pub(super) fn audiences<'a>(
 }
 
 struct Finder<'a> {
+    protocol: Protocol,
     /// The object under review.
     written: Written<'a>,
     routings: &'a Routings<'a>,
@@ -128,6 +133,7 @@ struct Key {
     after: Vec<usize>,
     /// Only where several lists are merged differently, or a route asks for the gateway.
     gateway: Option<String>,
+    port: Option<i64>,
     plain: Option<Host>,
 }
 
@@ -136,10 +142,12 @@ struct Key {
 struct Reach {
     /// Whether any `match` asks for a gateway.
     names_gateways: bool,
-    /// Whether every list that it has holds a route for every proxy, so that nothing is tried behind it.
+    /// Whether any asks for a port.
+    names_ports: bool,
+    /// Whether the list holds a route for every proxy, so that nothing is tried behind it.
     is_for_every_proxy: bool,
-    /// Which lists it has.
-    protocols: [bool; 3],
+    /// Whether it has the list.
+    has_list: bool,
 }
 
 impl<'a> Finder<'a> {
@@ -152,32 +160,115 @@ impl<'a> Finder<'a> {
         let gateways = both(&was.gateways, &is.gateways);
         let clients = gateways.iter().map(|gateway| clients(object, gateway, self.world));
         let clients = clients.collect::<Vec<_>>();
-        for host in &both(&was.hosts, &is.hosts) {
+        let world = self.world;
+        let listeners = |gateway: &String| match self.is_blind {
+            true => None,
+            false => world.listeners(gateway, self.protocol),
+        };
+        let listeners = gateways.iter().map(listeners).collect::<Vec<_>>();
+        let hosts = both(&was.hosts, &is.hosts);
+        for host in &self.with_covered(&hosts) {
             for (gateway, client) in gateways
                 .iter()
                 .zip(&clients)
-                .flat_map(|(gateway, all)| all.iter().map(move |own| (gateway, own)))
+                .zip(&listeners)
+                .filter(|(_, listeners)| listeners.is_none())
+                .flat_map(|((gateway, all), _)| all.iter().map(move |own| (gateway, own)))
             {
                 let before = self.tried(&self.routings.before, old, host, client);
                 let after = self.tried(&self.routings.after, new, host, client);
-                let has_it = |all: &[Listed<'a>], object: Option<&VirtualService>| {
-                    object.is_some_and(|own| all.iter().any(|any| std::ptr::eq(any.object, own)))
-                };
-                let is_routed = has_it(&after, new);
-                if !has_it(&before, old) && !is_routed {
-                    continue;
-                }
                 let gone = match new {
-                    _ if is_routed => None,
-                    None => Some("hosts"),
-                    Some(_) if !is.has_host(host) => Some("hosts"),
-                    Some(_) if !is.gateways.contains(gateway) => Some("gateways"),
-                    Some(_) => Some("exportTo"),
+                    None => "hosts",
+                    Some(_) if !is.has_host(host) => "hosts",
+                    Some(_) if !is.gateways.contains(gateway) => "gateways",
+                    Some(_) => "exportTo",
                 };
                 let plain = self.plain(host, client);
-                self.push(Audience { gateway: gateway.clone(), before, after, plain, gone });
+                let ports = match self.is_blind || client.gateway.is_some() {
+                    true => None,
+                    false => world.ports_routed_by(host, self.protocol),
+                };
+                self.arrive(object, (gateway, ports), (before, after), plain, gone);
             }
         }
+        for ((gateway, clients), listeners) in gateways.iter().zip(&clients).zip(&listeners) {
+            for (listener, client) in listeners
+                .iter()
+                .flatten()
+                .flat_map(|listener| clients.iter().map(move |own| (listener, own)))
+            {
+                let [before, after] = [&self.routings.before, &self.routings.after]
+                    .map(|routing| self.arriving(routing, listener, client));
+                let gone = match new {
+                    Some(_) if !is.gateways.contains(gateway) => "gateways",
+                    Some(new) if !world.is_exported(new, namespace, &client.namespace) => {
+                        "exportTo"
+                    }
+                    _ => "hosts",
+                };
+                let port = Some(vec![listener.port]);
+                self.arrive(object, (gateway, port), (before, after), None, gone);
+            }
+        }
+    }
+
+    /// Requests that arrive at a gateway, at each of these ports where they are known and it matters at which.
+    fn arrive(
+        &mut self,
+        Written { old, new, .. }: Written<'a>,
+        (gateway, ports): (&str, Option<Vec<i64>>),
+        (before, after): (Vec<Listed<'a>>, Vec<Listed<'a>>),
+        plain: Option<Host>,
+        gone: &'static str,
+    ) {
+        let has_it = |all: &[Listed<'a>], object: Option<&VirtualService>| {
+            object.is_some_and(|own| all.iter().any(|any| std::ptr::eq(any.object, own)))
+        };
+        let is_routed = has_it(&after, new);
+        if !has_it(&before, old) && !is_routed {
+            return;
+        }
+        let mut all = before.iter().chain(&after);
+        let ports = match ports {
+            Some(ports) if ports.is_empty() => return,
+            Some(ports) if all.any(|listed| self.reach(listed).names_ports) => {
+                ports.into_iter().map(Some).collect()
+            }
+            _ => vec![None],
+        };
+        for port in ports {
+            self.push(Audience {
+                gateway: gateway.to_owned(),
+                port,
+                before: before.clone(),
+                after: after.clone(),
+                plain: plain.clone(),
+                gone: (!is_routed).then_some(gone),
+            });
+        }
+    }
+
+    /// The hosts, and those under a wildcard among them for which connections are tried by the wildcard, too.
+    fn with_covered(&self, hosts: &[Host]) -> Vec<Host> {
+        let wildcards = hosts.iter().filter(|host| host.as_str().starts_with('*'));
+        if self.protocol == Protocol::Http || self.is_blind {
+            return hosts.to_vec();
+        }
+        let routings = [&self.routings.before, &self.routings.after];
+        let covered = wildcards.flat_map(|host| {
+            routings.into_iter().flat_map(move |own| own.routing().connected_under(host))
+        });
+        both(hosts, &covered.collect::<Vec<_>>())
+    }
+
+    fn arriving(
+        &self,
+        routing: &'a ChangedRouting<'a>,
+        listener: &Listener<'_>,
+        client: &Client,
+    ) -> Vec<Listed<'a>> {
+        let all = routing.routing().arriving(listener, client).into_iter();
+        all.map(|object| self.listed(object)).collect()
     }
 
     /// What the object says before and after, whoever else is there.
@@ -189,7 +280,14 @@ impl<'a> Finder<'a> {
             object.map(|object| self.listed(object)).into_iter().collect()
         };
         let (before, after) = (listed(old), listed(new));
-        self.found.all.push(Audience { gateway, before, after, plain: None, gone: None });
+        self.found.all.push(Audience {
+            gateway,
+            port: None,
+            before,
+            after,
+            plain: None,
+            gone: None,
+        });
     }
 
     /// The VirtualServices that are tried for requests of `client` to `host`, in their order. While blind only `own` counts.
@@ -209,7 +307,12 @@ impl<'a> Finder<'a> {
             });
             return own.map(|own| self.listed(own)).into_iter().collect();
         }
-        let tried = routing.routing().virtual_services(host, client);
+        let tried = match self.protocol {
+            Protocol::Tls | Protocol::Tcp if client.gateway.is_none() => {
+                routing.routing().connecting(host, client)
+            }
+            _ => routing.routing().virtual_services(host, client),
+        };
         tried.into_iter().map(|object| self.listed(object)).collect()
     }
 
@@ -244,11 +347,12 @@ impl<'a> Finder<'a> {
             && !audience.after.is_empty()
             && reaches
                 .iter()
-                .all(|reach| reach.is_for_every_proxy && reach.protocols == reaches[0].protocols);
+                .all(|reach| reach.is_for_every_proxy && reach.has_list == reaches[0].has_list);
         let key = Key {
             before: audience.before.iter().map(id).collect(),
             after: audience.after.iter().map(id).collect(),
             gateway: depends.then(|| audience.gateway.clone()),
+            port: audience.port,
             plain: audience.plain.clone().filter(|_| !is_closed),
         };
         if self.known.contains(&key) {
@@ -265,24 +369,23 @@ impl<'a> Finder<'a> {
     fn reach(&mut self, listed: &Listed<'_>) -> Reach {
         let id = std::ptr::from_ref(listed.object) as usize;
         *self.read.entry(id).or_insert_with(|| {
-            let lists = Protocol::ALL.map(|protocol| listed.object.spec.routes(protocol));
-            let blocks = lists.iter().copied().flatten().flat_map(|route| &route.r#match);
-            let is_for_every_proxy = |routes: &&[crate::istio::Route]| {
-                routes.is_empty()
-                    || routes.iter().filter(|route| route.delegate.is_none()).any(|route| {
-                        route.r#match.is_empty()
-                            || route.r#match.iter().any(|block| {
-                                block.port.is_none()
-                                    && block.gateways.is_empty()
-                                    && block.source_labels.is_empty()
-                                    && block.source_namespace.is_empty()
-                            })
-                    })
-            };
+            let routes = listed.object.spec.routes(self.protocol);
+            let blocks = routes.iter().flat_map(|route| &route.r#match);
+            let is_for_every_proxy = routes.is_empty()
+                || routes.iter().filter(|route| route.delegate.is_none()).any(|route| {
+                    route.r#match.is_empty()
+                        || route.r#match.iter().any(|block| {
+                            block.port.is_none()
+                                && block.gateways.is_empty()
+                                && block.source_labels.is_empty()
+                                && block.source_namespace.is_empty()
+                        })
+                });
             Reach {
                 names_gateways: blocks.clone().any(|block| !block.gateways.is_empty()),
-                is_for_every_proxy: lists.iter().all(is_for_every_proxy),
-                protocols: lists.map(|routes| !routes.is_empty()),
+                names_ports: blocks.clone().any(|block| block.port.is_some_and(|port| port != 0)),
+                is_for_every_proxy,
+                has_list: !routes.is_empty(),
             }
         })
     }

@@ -27,7 +27,9 @@ pub use steps::Steps;
 pub(super) use clients::users;
 pub(super) use relabelled::relabelled;
 
-use self::base::{Audience, Routings, Written};
+use std::collections::HashSet;
+
+use self::base::{Routings, Written};
 use self::destinations::Context;
 use self::table::{Question, RouteTable};
 use super::review::Review;
@@ -39,7 +41,7 @@ use crate::world::{Client, World};
 const NOTHING: f64 = 1e-9;
 
 /// What the requests were served by before the write.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Base {
     /// The object as it is stored.
     Stored,
@@ -107,7 +109,23 @@ impl Side {
     }
 }
 
+/// What two flows have in common that are told once: what arrives at several places fares alike there.
+type FlowFate = (Condition, [Option<Place>; 3], [Base; 2], [bool; 2], Option<&'static str>);
+
+/// Where a route stands, and whether that is in the object under review, or is handed on to.
+type Place = (usize, usize, bool, bool);
+
 impl Flow {
+    fn fate(&self) -> FlowFate {
+        let place = |side: &Option<Side>| {
+            let side = side.as_ref()?;
+            Some((side.route, side.written_at, side.is_own, side.is_delegated))
+        };
+        let places = [&self.before, &self.after, &self.wide].map(place);
+        let bases = [self.base.clone(), self.next.clone()];
+        (self.condition.clone(), places, bases, [self.existed, self.falls], self.gone)
+    }
+
     /// Whether only clients that opted in meet it.
     pub fn is_targeted(&self) -> bool {
         self.condition.is_targeted()
@@ -193,11 +211,15 @@ impl Change {
             is_blind,
         };
         let routings = Routings::of(written, world);
-        let audiences = base::audiences(written, &routings, world, is_blind);
-        let mut is_partial = audiences.is_partial;
+        let mut is_partial = false;
         let mut destinations = Destinations::default();
         let (mut flows, mut elsewhere) = (Vec::new(), Vec::new());
-        for protocol in Protocol::ALL {
+        for protocol in Protocol::ALL.into_iter().filter(|own| has_list(*own, written)) {
+            let audiences = base::audiences(protocol, written, &routings, world, is_blind);
+            is_partial |= audiences.is_partial;
+            let mut told = (audiences.all.len() > 1).then(HashSet::new);
+            let mut is_new =
+                |flow: &Flow| told.as_mut().is_none_or(|told| told.insert(flow.fate()));
             for audience in &audiences.all {
                 let mut table = |listed, own_object| {
                     RouteTable::of(
@@ -207,6 +229,7 @@ impl Change {
                         Question {
                             protocol,
                             gateway: &audience.gateway,
+                            port: audience.port,
                             own: (written.namespace, written.name),
                             own_object,
                         },
@@ -214,15 +237,12 @@ impl Change {
                         &context,
                     )
                 };
-                if !is_concerned(protocol, audience, written) {
-                    continue;
-                }
                 let after = table(&audience.after, written.new);
                 let before = table(&audience.before, written.old);
                 let compared = compare::compare(protocol, audience, &before, &after);
                 is_partial |= compared.is_partial;
-                flows.extend(compared.flows);
-                elsewhere.extend(compared.elsewhere);
+                flows.extend(compared.flows.into_iter().filter(&mut is_new));
+                elsewhere.extend(compared.elsewhere.into_iter().filter(&mut is_new));
             }
         }
         let since = written.old.and_then(|old| old.metadata.spec_written());
@@ -304,10 +324,9 @@ impl Change {
 }
 
 /// Whether the object under review has a list of this protocol, itself or for a root.
-fn is_concerned(protocol: Protocol, audience: &Audience<'_>, written: Written<'_>) -> bool {
-    let own = [written.old, written.new].into_iter().flatten();
-    let has_list = |object: &VirtualService| !object.spec.routes(protocol).is_empty();
-    own.into_iter().any(has_list) && !(audience.before.is_empty() && audience.after.is_empty())
+fn has_list(protocol: Protocol, written: Written<'_>) -> bool {
+    let mut own = [written.old, written.new].into_iter().flatten();
+    own.any(|object| !object.spec.routes(protocol).is_empty())
 }
 
 /// When the present split was written.

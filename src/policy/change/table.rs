@@ -46,6 +46,8 @@ pub(super) struct Question<'a> {
     pub(super) protocol: Protocol,
     /// `mesh`, or the full name of a gateway.
     pub(super) gateway: &'a str,
+    /// The port that is arrived at, where it is known and matters.
+    pub(super) port: Option<i64>,
     /// Namespace and name of the object under review.
     pub(super) own: (&'a str, &'a str),
     /// The object under review in this version, for the roots that name it as their delegate.
@@ -111,7 +113,9 @@ impl RouteTable {
             if is_closed {
                 break; // what is never tried says nothing of anybody
             }
-            let arrival = Arrival::at(asked.gateway, object.namespace).of_protocol(asked.protocol);
+            let arrival = Arrival::at(asked.gateway, object.namespace)
+                .of_protocol(asked.protocol)
+                .on_port(asked.port);
             for found in found(object, asked, context.world) {
                 let shares = shares(&found, destinations, context);
                 let route = |conditions: Vec<Condition>| TableRoute {
