@@ -3,6 +3,7 @@
 mod condition;
 pub mod delegate;
 mod destination_rule;
+mod filter_chains;
 mod gateway;
 mod host;
 mod http_policy;
@@ -19,6 +20,7 @@ mod workload_entry;
 
 pub use condition::{Arrival, Condition, ConditionIndex, Reading, Specificity};
 pub use destination_rule::{DestinationRule, DestinationRuleSpec, Subset, WorkloadSelector};
+pub use filter_chains::{At, Clash, Listening, ports_asked_for};
 pub use gateway::{Gateway, GatewaySpec, Server, ServerPort, ServerTls, narrower_host};
 pub use host::{Host, full_gateway, host_covers};
 pub use http_policy::{

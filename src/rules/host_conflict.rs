@@ -4,8 +4,8 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::istio::{
-    Arrival, Condition, FieldPath, Host, Protocol, Reading, VirtualService, VirtualServiceSpec,
-    delegate::merge, full_gateway,
+    Arrival, At, Condition, FieldPath, Host, PortProtocol, Protocol, Reading, VirtualService,
+    VirtualServiceSpec, delegate::merge, full_gateway,
 };
 use crate::policy::words::{are, counted, list};
 use crate::policy::{Action, Case, Gravity, Report, Rule, Stage, fractions};
@@ -14,12 +14,15 @@ use crate::world::{Client, HostKind, Kind, NoDelegate};
 /// What is written is in force.
 ///
 /// Reads: hosts, gateways, `exportTo`, delegates and routes. Looks up the other VirtualServices of the same hosts, the roots and
-/// the delegates.
+/// the delegates, and the ports of Services, ServiceEntries and Gateways.
 ///
 /// Why: Istio says nothing about what it leaves out. In the mesh one VirtualService is in force for a host: private ones first,
 /// then the oldest; another one's routes are never tried. On a gateway the routes of all are tried, and the first catch-all ends
-/// it. A delegate's route whose match is no part of the root's is dropped. And a VirtualService that is only for a gateway does
-/// nothing for clients in the mesh: they reach all pods of the Service, those of a canary included, whatever the weights.
+/// it. A delegate's route whose match is no part of the root's is dropped. A VirtualService that is only for a gateway does
+/// nothing for clients in the mesh: they reach all pods of the Service, those of a canary included, whatever the weights. And each
+/// list counts only on ports of its kind: `tcp` routes do nothing on a port that is HTTP by its name. Connections are routed by all
+/// VirtualServices of a host, wildcards too, until one takes everything; at a gateway by one TCP rule for each server. Where two of
+/// them ask for the same name or range, istiod leaves one out, or Envoy refuses the listener.
 ///
 /// Not warned about: hosts that no other VirtualService has; a VirtualService in front that has no route for the same clients; a
 /// split for a gateway only whose Service no client in the mesh could reach in two versions; and what the stored object had
@@ -33,8 +36,14 @@ use crate::world::{Client, HostKind, Kind, NoDelegate};
 pub(super) struct HostConflict {}
 
 /// What the rule looks up.
-const READS: [Kind; 4] =
-    [Kind::VirtualService, Kind::DestinationRule, Kind::Service, Kind::EndpointSlice];
+const READS: [Kind; 6] = [
+    Kind::VirtualService,
+    Kind::DestinationRule,
+    Kind::Service,
+    Kind::ServiceEntry,
+    Kind::EndpointSlice,
+    Kind::Gateway,
+];
 
 impl Rule for HostConflict {
     const ID: &'static str = "host-conflict";
@@ -51,6 +60,8 @@ impl Rule for HostConflict {
         } else {
             check_delegates(case, report);
             check_hosts(case, report);
+            check_lists(case, report);
+            check_connections(case, report);
             check_mesh_callers(case, report);
         }
     }
@@ -61,7 +72,7 @@ fn check_hosts(case: &Case<'_>, report: &mut Report<'_>) {
     let spec = &case.object.spec;
     let namespace = case.review.namespace.as_str();
     if spec.http.is_empty() {
-        return; // tcp and tls routes of all VirtualServices are tried
+        return;
     }
     let changed = case.world.with_virtual_service(Some(case.object), namespace, &case.review.name);
     let routing = changed.routing();
@@ -121,6 +132,151 @@ fn leaves_a_route(spec: &VirtualServiceSpec, client: &Client, namespace: &str) -
         route.r#match.is_empty()
             || route.r#match.iter().any(|own| client.meets(Protocol::Http, own, namespace))
     })
+}
+
+/// Routes that are for no port which they could meet.
+fn check_lists(case: &Case<'_>, report: &mut Report<'_>) {
+    for protocol in Protocol::ALL {
+        let routes = case.object.spec.routes(protocol);
+        let ports = case.world.ports_of_list(case.object, &case.review.namespace, protocol);
+        let Some(ports) = ports.filter(|_| !routes.is_empty()) else { continue };
+        let said = ports_said(case);
+        let why = format!("no port that they could meet is one for {} ({said})", protocol.field());
+        let kind = match protocol {
+            Protocol::Http => "http",
+            Protocol::Tls => "tls",
+            Protocol::Tcp => "tcp",
+        };
+        let next = format!(
+            "Passes: a port whose name begins with {kind}-, or the routes in the list of the port's kind."
+        );
+        let whole = FieldPath::spec().field(protocol.field());
+        let mut tell = |path: FieldPath, message: String, what: &str| {
+            // Who moves what moves nothing is told so each time.
+            let destinations = routes.iter().map(|own| &own.route).collect::<Vec<_>>();
+            let key = format!("{what} {kind} {destinations:?}");
+            report.advice(Gravity::WarnOnly, path, format!("{message}\n  {next}"), key, 0.0);
+        };
+        let dead = routes.iter().enumerate().filter(|(_, own)| !own.is_for_any_of(&ports));
+        let dead = dead.map(|(index, _)| index).collect::<Vec<_>>();
+        if dead.len() == routes.len() {
+            tell(whole, format!("these routes do nothing: {why}"), "list");
+            continue;
+        }
+        if let Some(&first) = dead.first() {
+            let more = match dead.len() {
+                1 => String::new(),
+                count => format!("; so are {} more", count - 1),
+            };
+            let message = format!(
+                "this route does nothing: no port that it is for is one for {kind} ({said}){more}"
+            );
+            tell(protocol.path(first).field("match"), message, "port");
+        }
+        if protocol == Protocol::Http && is_left_to_port_80(case, &ports) {
+            let message = format!("only requests to port 80 meet these routes: {why}");
+            tell(whole, message, "port 80");
+        }
+    }
+}
+
+/// Whether no host has an HTTP port, so that only the routes count that a sidecar has on port 80 for every host.
+fn is_left_to_port_80(case: &Case<'_>, ports: &BTreeSet<i64>) -> bool {
+    let is_http = |host: &String| {
+        let own = case.world.port_protocols(&case.resolve(host)).into_iter();
+        own.into_iter().any(|(_, protocol)| protocol.is_routed_by(Protocol::Http))
+    };
+    case.object.spec.gateways.iter().all(|gateway| gateway == "mesh")
+        && ports.iter().eq([&80])
+        && !case.object.spec.hosts.iter().any(is_http)
+}
+
+/// What the ports carry that the object could meet.
+fn ports_said(case: &Case<'_>) -> String {
+    /// Of more nobody wants to read.
+    const MOST: usize = 3;
+    let carries = |protocol| match protocol {
+        PortProtocol::Detected => "says no protocol".to_owned(),
+        own => format!("is {}", own.name()),
+    };
+    let spec = &case.object.spec;
+    let hosts = spec.hosts.iter().filter(|_| spec.is_for_mesh());
+    let of_hosts = hosts.flat_map(|host| {
+        let ports = case.world.port_protocols(&case.resolve(host)).into_iter();
+        ports.map(move |(port, protocol)| format!("{port} of {host} {}", carries(protocol)))
+    });
+    let gateways = spec.gateways.iter().map(|name| full_gateway(name, &case.review.namespace));
+    let of_gateways = gateways.flat_map(|full| {
+        let gateway = full.split_once('/').and_then(|(at, name)| case.world.gateway(at, name));
+        let servers = gateway.into_iter().flat_map(|gateway| &gateway.spec.servers);
+        let said = servers.map(|server| {
+            let number = server.port.number.unwrap_or_default();
+            let passes = server.is_routed_by(Protocol::Tls);
+            let with = if passes { ", passed through" } else { "" };
+            format!("{number} of gateway {full} is {}{with}", server.port.protocol)
+        });
+        said.collect::<Vec<_>>()
+    });
+    let all = of_hosts.chain(of_gateways).collect::<Vec<_>>();
+    match all.len() {
+        0 => "there is none".to_owned(),
+        count if count > MOST => {
+            format!("{} and {} more", all[..MOST].join(", "), count - MOST)
+        }
+        _ => list(&all),
+    }
+}
+
+/// Whose routes for connections are tried before these, which of these are left out, and what Envoy refuses.
+fn check_connections(case: &Case<'_>, report: &mut Report<'_>) {
+    let mut told = BTreeSet::new();
+    for shared in case.connections() {
+        if let Some(other) = shared.in_front() {
+            let (name, list) = (name(other), shared.protocol.field());
+            let message = format!(
+                "VirtualService {name} takes every connection {}, because it is {}: these routes are never tried there\n  Passes: these routes in {name}.",
+                shared.place,
+                why_first(other, case)
+            );
+            let key = format!("behind {name} {list} {}", shared.place);
+            if told.insert(key.clone()) {
+                let path = FieldPath::spec().field(list);
+                report.advice(Gravity::WarnOnly, path, message, key, 0.0);
+            }
+            continue;
+        }
+        let refused = "Envoy refuses the listener: no later change of anybody gets there";
+        let left_out = "istiod leaves out the later one with all of its names, and says nothing";
+        let clashes = shared.clashes().into_iter().map(|clash| (clash, refused));
+        for (clash, why) in clashes.chain(shared.left_out().into_iter().map(|own| (own, left_out)))
+        {
+            let (own, other) = match clash.before {
+                Some(before) if clash.at.0 != shared.own => (before, Some(clash.at)),
+                before => (clash.at, before),
+            };
+            let alternative =
+                |(_, route, place): At| shared.protocol.path(route).field("match").index(place);
+            let whose = match other {
+                Some(other) if other.0 != shared.own => {
+                    format!(" of VirtualService {}", name(shared.tried[other.0]))
+                }
+                _ => String::new(),
+            };
+            let other = other.map_or_else(String::new, |other| alternative(other).to_string());
+            let (what, place) = (&clash.what, &shared.place);
+            let key = format!("chains {} {what} {why}", shared.protocol.field());
+            if told.insert(key.clone()) {
+                let message = format!(
+                    "{other}{whose} asks for {what} {place}, too: {why}\n  Passes: {what} in one match only."
+                );
+                report.advice(Gravity::WarnOnly, alternative(own), message, key, 0.0);
+            }
+        }
+    }
+}
+
+fn name(object: &VirtualService) -> String {
+    format!("{}/{}", object.metadata.namespace, object.metadata.name)
 }
 
 /// Private ones come first, then those exported by name, then public ones.

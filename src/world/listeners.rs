@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use super::{HostKind, World};
-use crate::istio::{Gateway, Host, PortProtocol, Protocol, Server};
+use super::{HostKind, MESH, World};
+use crate::istio::{Gateway, Host, PortProtocol, Protocol, Server, VirtualService, full_gateway};
 
 /// Where connections arrive at a gateway.
 #[derive(Debug, Clone)]
@@ -73,6 +73,36 @@ impl World {
             routed.insert(WEB);
         }
         Some(routed.into_iter().collect())
+    }
+
+    /// The ports on which a list of an object of `namespace` counts, in the mesh and at its gateways: those of all its hosts
+    /// together; `None` where that is not known of each.
+    pub fn ports_of_list(
+        &self,
+        object: &VirtualService,
+        namespace: &str,
+        list: Protocol,
+    ) -> Option<BTreeSet<i64>> {
+        let spec = &object.spec;
+        if spec.is_delegate() {
+            return None;
+        }
+        let mut found = BTreeSet::new();
+        if spec.is_for_mesh() {
+            for host in &spec.hosts {
+                let host = Host::resolve(host, namespace, &self.mesh.domain);
+                found.extend(self.ports_routed_by(&host, list)?);
+            }
+        }
+        for gateway in spec.gateways.iter().filter(|gateway| *gateway != MESH) {
+            let gateway = full_gateway(gateway, namespace);
+            let gateway = gateway.split_once('/').and_then(|(at, name)| self.gateway(at, name))?;
+            let servers = gateway.spec.servers.iter().filter(|server| server.is_routed_by(list));
+            for server in servers {
+                found.insert(server.port.number?);
+            }
+        }
+        Some(found)
     }
 
     /// Where connections that this list routes arrive at `gateway`, `namespace/name`; `None` for sidecars, for a Gateway that is

@@ -9,6 +9,8 @@ mod tests;
 pub use connection::Specificity;
 pub use index::ConditionIndex;
 
+pub(super) use attribute::masked_range;
+
 use std::borrow::Cow;
 
 use self::attribute::{Test, sni_covers, subnets_cover};

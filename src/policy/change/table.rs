@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::cmp::Reverse;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use super::Base;
 use super::destinations::{Context, Destinations};
@@ -11,7 +11,7 @@ use crate::istio::{
     Arrival, Condition, ConditionIndex, Host, Protocol, Reading, Route, Specificity,
     VirtualService, delegate,
 };
-use crate::world::World;
+use crate::world::{MESH, World};
 
 /// A VirtualService that is tried for some requests.
 #[derive(Debug, Clone, Copy)]
@@ -52,6 +52,13 @@ pub(super) struct Question<'a> {
     pub(super) own: (&'a str, &'a str),
     /// The object under review in this version, for the roots that name it as their delegate.
     pub(super) own_object: Option<&'a VirtualService>,
+}
+
+impl Question<'_> {
+    /// Whether a name that one route asks for is left out of all later ones.
+    fn takes_names_once(&self) -> bool {
+        self.protocol == Protocol::Tls && self.gateway != MESH
+    }
 }
 
 /// The routes that requests meet, of all VirtualServices that are tried for them, ready to be asked who serves what.
@@ -109,6 +116,7 @@ impl RouteTable {
         let mut routes = Vec::new();
         let mut is_closed = false;
         let mut group = 0;
+        let mut names = HashSet::new();
         for (layer, &object) in listed.iter().enumerate() {
             if is_closed {
                 break; // what is never tried says nothing of anybody
@@ -142,7 +150,11 @@ impl RouteTable {
                         break;
                     }
                 } else {
-                    let own = Condition::alternatives(&found.route, &arrival, Reading::Usual);
+                    let own = if asked.takes_names_once() {
+                        Condition::alternatives_once(&found.route, &arrival, &mut names)
+                    } else {
+                        Condition::alternatives(&found.route, &arrival, Reading::Usual)
+                    };
                     is_closed |= own.iter().any(|own| match order {
                         Order::FirstWins => own.of_proxy().is_catch_all(),
                         _ => own.is_catch_all(),
