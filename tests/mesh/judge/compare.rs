@@ -38,7 +38,7 @@ pub(crate) fn differences(
     let mut subsets = world.texts("subset");
     subsets.extend(["", "v1", "v2", "v3"].map(str::to_owned));
     for host in &hosts {
-        for port in PORTS.into_iter().chain([9091]).chain(connection::PORTS.map(|(port, _)| port)) {
+        for port in PORTS.into_iter().chain([9091]).chain(connection::PORTS) {
             for subset in &subsets {
                 let name = format!("outbound|{port}|{subset}|{host}");
                 let ours = own(port).cluster(host, subset, port);
@@ -75,7 +75,12 @@ pub(crate) fn differences(
 
     let listeners = match asked.gateway_port {
         Some(port) => vec![(i64::from(port), format!("http.{port}"))],
-        None => PORTS.map(|port| (port, port.to_string())).to_vec(),
+        None => {
+            // For connections, too: what is no HTTP there has no routes, whoever else's port of this number is.
+            let all = PORTS.into_iter().chain(connection::PORTS);
+            let all = all.map(|port| (port, port.to_string()));
+            all.filter(|(port, config)| PORTS.contains(port) || theirs.has(config)).collect()
+        }
     };
     for host in hosts.iter().filter(|host| !host.as_str().starts_with('*')) {
         for (port, config) in &listeners {

@@ -81,6 +81,11 @@ impl Theirs {
         })
     }
 
+    /// Whether there is such a route configuration.
+    pub(crate) fn has(&self, config: &str) -> bool {
+        self.hosts.contains_key(config)
+    }
+
     /// What requests for `host` meet behind the listener of `port`.
     pub(crate) fn table(&self, config: &str, host: &str) -> Option<Table> {
         let hosts = self.hosts.get(config)?;
