@@ -1,6 +1,6 @@
 use std::collections::BTreeSet;
 
-use sluicegate::istio::Host;
+use sluicegate::istio::{Host, PortProtocol};
 use sluicegate::world::{Client, World as Cluster};
 
 use super::ours::{Ours, Taken};
@@ -83,7 +83,14 @@ pub(crate) fn differences(
         }
     };
     for host in hosts.iter().filter(|host| !host.as_str().starts_with('*')) {
-        for (port, config) in &listeners {
+        let detected = connection::PORTS.into_iter().filter(|port| {
+            let ports = cluster.port_protocols(host);
+            let is_own =
+                asked.addresses.contains_key(host.as_str()) && asked.gateway_port.is_none();
+            is_own && ports.contains(&(*port, PortProtocol::Detected))
+        });
+        let detected = detected.map(|port| (port, format!("{host}:{port}"))).collect::<Vec<_>>();
+        for (port, config) in listeners.iter().chain(&detected) {
             let lower = host.as_str().to_lowercase();
             let ours = own(*port);
             if ours.is_routed_by_accident(host) {

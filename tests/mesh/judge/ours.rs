@@ -189,8 +189,14 @@ impl<'a> Ours<'a> {
                 Host::resolve(&to.host, namespace, &self.world.mesh().domain) == *host
                     && to.port.number.is_none_or(|number| number == port)
             };
-            is_seen
-                && self.routes(object).iter().any(|(route, namespace)| {
+            // For connections whoever they are for.
+            let mut of_connections = [Protocol::Tls, Protocol::Tcp]
+                .into_iter()
+                .flat_map(|list| object.spec.routes(list))
+                .flat_map(|route| &route.route);
+            let is_connected = of_connections.any(|to| names(&to.destination, namespace));
+            let is_requested = || {
+                self.routes(object).iter().any(|(route, namespace)| {
                     let is_mine = |block: &RouteMatch| {
                         block.source_namespace.is_empty() || block.source_namespace == own
                     };
@@ -200,6 +206,8 @@ impl<'a> Ours<'a> {
                     (route.r#match.is_empty() || route.r#match.iter().any(is_mine))
                         && all.any(|to| names(to, namespace))
                 })
+            };
+            is_seen && (is_connected || is_requested())
         })
     }
 
