@@ -111,16 +111,17 @@ impl<'a> Routing<'a> {
     /// Source: `pilot/pkg/networking/core/gateway.go` `pickMatchingGatewayHosts`, `push_context.go` `VirtualServicesForGateway`.
     pub fn arriving(self, listener: &Listener<'_>, client: &Client) -> Vec<&'a VirtualService> {
         let bound = self.bound_for_connections(client);
+        let mut known = BTreeSet::new();
         let mut found = Vec::new();
         for at in 0..listener.servers() {
             for (turn, kept) in &bound {
                 let hosts = listener.hosts_for(at, kept.namespace);
-                if kept.binding.meets(hosts) && !found.iter().any(|(known, _)| known == turn) {
-                    found.push((*turn, kept.object));
+                if kept.binding.meets(hosts) && known.insert(*turn) {
+                    found.push(kept.object);
                 }
             }
         }
-        found.into_iter().map(|(_, object)| object).collect()
+        found
     }
 
     fn tried(self, host: &Host, client: &Client, port: Option<i64>) -> Vec<(Turn<'a>, Bound<'a>)> {

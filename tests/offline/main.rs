@@ -3,6 +3,7 @@
 
 mod bounded;
 mod check;
+mod connections;
 mod destination_rules;
 mod house;
 mod oracle;

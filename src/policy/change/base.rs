@@ -232,10 +232,20 @@ impl<'a> Finder<'a> {
         let ports = match ports {
             Some(ports) if ports.is_empty() => return,
             Some(ports) if all.any(|listed| self.reach(listed).names_ports) => {
-                ports.into_iter().map(Some).collect()
+                ports.into_iter().map(Some).collect::<Vec<_>>()
             }
             _ => vec![None],
         };
+        // What has no route for a port moves nothing there.
+        let is_for = |port: &Option<i64>| {
+            let Some(port) = port else { return true };
+            let mut own = [old, new].into_iter().flatten();
+            let ports = BTreeSet::from([*port]);
+            own.any(|own| {
+                own.spec.routes(self.protocol).iter().any(|route| route.is_for_any_of(&ports))
+            })
+        };
+        let ports = ports.into_iter().filter(is_for).collect::<Vec<_>>();
         for port in ports {
             self.push(Audience {
                 gateway: gateway.to_owned(),

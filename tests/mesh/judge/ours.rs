@@ -334,8 +334,13 @@ impl<'a> Ours<'a> {
         let own = known.map(ports_of).unwrap_or_default();
         // A sidecar knows the services of the listener's port for HTTP, a gateway all of them.
         let is_l4 = protocol != Protocol::Http;
-        let is_seen = (self.client.gateway.is_some() || is_l4 || own.contains(&self.port))
-            && self.world.is_visible(&host, self.client);
+        let is_seen = match is_l4 && self.client.gateway.is_none() {
+            true => self.world.is_routable(&host, self.client),
+            false => {
+                (self.client.gateway.is_some() || is_l4 || own.contains(&self.port))
+                    && self.world.is_visible(&host, self.client)
+            }
+        };
         let port = match (to.port.number, own.as_slice()) {
             (Some(number), _) => number,
             (None, [only]) if is_seen => *only,
