@@ -154,6 +154,7 @@ mod tests {
             "spec": {"servers": [
                 {"port": {"number": 80}, "hosts": ["*.example.com", "shop/A.com", "*/b.com", "./c.com"]},
                 {"port": {"number": 443}, "hosts": ["d.com"]},
+                {"port": {"number": 9090, "protocol": "TCP"}, "hosts": ["tcp.com"]},
             ]},
         }))
         .expect("a Gateway");

@@ -141,12 +141,13 @@ impl<'a> Routing<'a> {
     }
 
     /// The VirtualServices that are tried for connections of a sidecar to `host`, in their order: all that name the host as it is
-    /// written, wildcards in their turn.
+    /// written, wildcards in their turn. Of a ServiceEntry for a wildcard also those for a name under it.
     ///
     /// Source: `pilot/pkg/networking/core/tls.go` `getConfigsForHost`.
     pub fn connecting(self, host: &Host, client: &Client) -> Vec<&'a VirtualService> {
+        let is_wildcard_entry = host.as_str().starts_with('*') && self.world.host(host).is_some();
         let host = host.as_str();
-        let mut tried = if host.starts_with('*') {
+        let mut tried = if is_wildcard_entry {
             let bound = self.bound_for_connections(client).into_iter();
             bound.filter(|(_, kept)| kept.binding.meets([host].into_iter())).collect::<Vec<_>>()
         } else {

@@ -27,8 +27,6 @@ pub use steps::Steps;
 pub(super) use clients::users;
 pub(super) use relabelled::relabelled;
 
-use std::collections::HashSet;
-
 use self::base::{Routings, Written};
 use self::destinations::Context;
 use self::table::{Question, RouteTable};
@@ -41,7 +39,7 @@ use crate::world::{Client, World};
 const NOTHING: f64 = 1e-9;
 
 /// What the requests were served by before the write.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Base {
     /// The object as it is stored.
     Stored,
@@ -109,23 +107,7 @@ impl Side {
     }
 }
 
-/// What two flows have in common that are told once: what arrives at several places fares alike there.
-type FlowFate = (Condition, [Option<Place>; 3], [Base; 2], [bool; 2], Option<&'static str>);
-
-/// Where a route stands, and whether that is in the object under review, or is handed on to.
-type Place = (usize, usize, bool, bool);
-
 impl Flow {
-    fn fate(&self) -> FlowFate {
-        let place = |side: &Option<Side>| {
-            let side = side.as_ref()?;
-            Some((side.route, side.written_at, side.is_own, side.is_delegated))
-        };
-        let places = [&self.before, &self.after, &self.wide].map(place);
-        let bases = [self.base.clone(), self.next.clone()];
-        (self.condition.clone(), places, bases, [self.existed, self.falls], self.gone)
-    }
-
     /// Whether only clients that opted in meet it.
     pub fn is_targeted(&self) -> bool {
         self.condition.is_targeted()
@@ -217,9 +199,6 @@ impl Change {
         for protocol in Protocol::ALL.into_iter().filter(|own| has_list(*own, written)) {
             let audiences = base::audiences(protocol, written, &routings, world, is_blind);
             is_partial |= audiences.is_partial;
-            let mut told = (audiences.all.len() > 1).then(HashSet::new);
-            let mut is_new =
-                |flow: &Flow| told.as_mut().is_none_or(|told| told.insert(flow.fate()));
             for audience in &audiences.all {
                 let mut table = |listed, own_object| {
                     RouteTable::of(
@@ -241,8 +220,8 @@ impl Change {
                 let before = table(&audience.before, written.old);
                 let compared = compare::compare(protocol, audience, &before, &after);
                 is_partial |= compared.is_partial;
-                flows.extend(compared.flows.into_iter().filter(&mut is_new));
-                elsewhere.extend(compared.elsewhere.into_iter().filter(&mut is_new));
+                flows.extend(compared.flows);
+                elsewhere.extend(compared.elsewhere);
             }
         }
         let since = written.old.and_then(|old| old.metadata.spec_written());

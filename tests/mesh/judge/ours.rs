@@ -170,7 +170,9 @@ impl<'a> Ours<'a> {
             _ => {
                 let domain = &self.world.mesh().domain;
                 let full = Host::resolve(&format!("{host}.svc.{domain}"), "", domain);
-                self.is_requested(&full).then(|| self.served(&full))?
+                // Another name is served on the ports of what it stands for.
+                let is_alias = self.world.alias_target(&full).is_some();
+                (is_alias || self.is_requested(&full)).then(|| self.served(&full))?
             }
         }
     }
@@ -224,7 +226,9 @@ impl<'a> Ours<'a> {
             return false;
         }
         if let Some(target) = self.world.alias_target(host) {
-            return !objects(host).is_empty() && !objects(&target).is_empty();
+            if !objects(host).is_empty() && !objects(&target).is_empty() {
+                return true;
+            }
         }
         !self.is_known(host) && objects(host).iter().any(|own| own.spec.hosts.len() > 1)
     }
