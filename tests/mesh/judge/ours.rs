@@ -225,10 +225,11 @@ impl<'a> Ours<'a> {
         if self.client.gateway.is_some() {
             return false;
         }
-        if let Some(target) = self.world.alias_target(host) {
-            if !objects(host).is_empty() && !objects(&target).is_empty() {
-                return true;
-            }
+        if let Some(target) = self.world.alias_target(host)
+            && !objects(host).is_empty()
+            && !objects(&target).is_empty()
+        {
+            return true;
         }
         !self.is_known(host) && objects(host).iter().any(|own| own.spec.hosts.len() > 1)
     }
