@@ -9,8 +9,8 @@ use serde_json::Value;
 use super::repair;
 use super::resources::kind_of;
 use crate::istio::{
-    DestinationRule, Gateway, ServiceEntry, Timestamp, UseWaypoint, VirtualService, Waypoint,
-    WorkloadEntry,
+    DestinationRule, Gateway, PortProtocol, ServiceEntry, Timestamp, UseWaypoint, VirtualService,
+    Waypoint, WorkloadEntry,
 };
 use crate::world::{
     EndpointSlice, Kind, Namespace, Node, Object, Pod, PodStatus, Service, ServicePort,
@@ -240,6 +240,9 @@ struct Port {
     name: String,
     #[serde(deserialize_with = "named_port")]
     target_port: Option<String>,
+    #[serde(deserialize_with = "null_as_default")]
+    protocol: String,
+    app_protocol: Option<String>,
 }
 
 /// A port by its name; a number, also where it is written as a text, is none.
@@ -253,8 +256,11 @@ fn named_port<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Strin
 
 impl From<RawService> for Service {
     fn from(RawService { metadata, spec }: RawService) -> Self {
-        let port =
-            |Port { port: number, name, target_port: target }| ServicePort { number, name, target };
+        let port = |Port { port: number, name, target_port: target, protocol, app_protocol }| {
+            let protocol =
+                PortProtocol::of_service(number, &name, &protocol, app_protocol.as_deref());
+            ServicePort { number, name, target, protocol }
+        };
         // `pilot/pkg/serviceregistry/kube/conversion.go` `ConvertService`.
         let export_to = metadata.annotations.export_to.split(',').map(str::trim);
         let export_to = export_to.filter(|to| !to.is_empty()).map(str::to_owned).collect();

@@ -3,11 +3,13 @@
 mod condition;
 pub mod delegate;
 mod destination_rule;
+mod filter_chains;
 mod gateway;
 mod host;
 mod http_policy;
 mod metadata;
 mod path;
+mod port;
 mod re2;
 mod reach;
 mod read;
@@ -20,7 +22,8 @@ mod workload_entry;
 
 pub use condition::{Arrival, Condition, ConditionIndex, Reading, Specificity};
 pub use destination_rule::{DestinationRule, DestinationRuleSpec, Subset, WorkloadSelector};
-pub use gateway::{Gateway, GatewaySpec, Server, narrower_host};
+pub use filter_chains::{At, Clash, Listening, ports_asked_for};
+pub use gateway::{Gateway, GatewaySpec, Server, ServerPort, ServerTls, narrower_host};
 pub use host::{Host, full_gateway, host_covers};
 pub use http_policy::{
     CorsPolicy, Fault, FaultAbort, FaultDelay, Mirror, Mirrored, Percent, RegexRewrite, Retries,
@@ -28,6 +31,7 @@ pub use http_policy::{
 };
 pub use metadata::{Metadata, Timestamp};
 pub use path::FieldPath;
+pub use port::PortProtocol;
 pub use re2::{Re2Error, Re2Problem, check_re2};
 pub use reach::{HiddenBy, Reach};
 pub use read::{Judged, ShapeError, Written};

@@ -52,6 +52,9 @@ pub struct ServiceEntryPort {
     /// The port's name.
     #[serde(deserialize_with = "null_as_default")]
     pub name: String,
+    /// Its protocol; see [`super::PortProtocol::named`].
+    #[serde(deserialize_with = "null_as_default")]
+    pub protocol: String,
 }
 
 /// `ServiceEntry.spec.location`.

@@ -1,6 +1,6 @@
 //! VirtualServices: routes, matches and destinations, as written.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -302,6 +302,15 @@ impl Route {
         let mut targets = own.map(|to| (to.host.as_str(), to.subset.as_str())).collect::<Vec<_>>();
         targets.sort_unstable();
         targets
+    }
+
+    /// Whether it is a route for any of these ports.
+    pub fn is_for_any_of(&self, ports: &BTreeSet<i64>) -> bool {
+        let is_for = |block: &RouteMatch| match block.port {
+            None | Some(0) => !ports.is_empty(),
+            Some(port) => ports.contains(&port),
+        };
+        if self.r#match.is_empty() { !ports.is_empty() } else { self.r#match.iter().any(is_for) }
     }
 
     /// The sum of the weights as Envoy adds them up, an omitted one counted as 0; negative weights count as 0.

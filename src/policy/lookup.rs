@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::rule::Case;
 use super::verdict::Reference;
-use crate::istio::{Destination, Host};
+use crate::istio::{Destination, Host, VirtualService};
 use crate::world::{ANY_NAMESPACE, Client, EffectiveRule, Endpoints, HostKind, Kind};
 
 /// What the cluster says about a destination that is written somewhere in an object.
@@ -104,5 +104,36 @@ impl<'a> Case<'a> {
         namespaces.dedup();
         let all = namespaces.into_iter();
         all.map(|own| Reference::DestinationRules { namespace: own.to_owned() }).collect()
+    }
+}
+
+impl Case<'_> {
+    /// Why Istio tries `other` before the object, where both are for the same host.
+    pub fn why_first(&self, other: &VirtualService) -> &'static str {
+        let (theirs, own) =
+            (class(other, &other.metadata.namespace), class(self.object, &self.review.namespace));
+        let created = other.metadata.creation_timestamp;
+        if theirs == own && created.is_some() && created == self.object.metadata.creation_timestamp
+        {
+            "as old and first by name"
+        } else if theirs == own {
+            "older"
+        } else if theirs == 0 {
+            "private to its namespace"
+        } else {
+            "exported by name"
+        }
+    }
+}
+
+/// Private ones come first, then those exported by name, then public ones.
+///
+/// Source: `pilot/pkg/model/virtualservice.go`, `push_context.go` `initVirtualServices`.
+fn class(object: &VirtualService, namespace: &str) -> u8 {
+    let to = &object.spec.export_to;
+    if to.is_empty() || to.iter().any(|to| to == "*") {
+        2
+    } else {
+        u8::from(!to.iter().any(|to| to == "." || to == namespace))
     }
 }

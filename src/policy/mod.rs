@@ -4,6 +4,7 @@
 
 mod backend;
 mod change;
+mod connections;
 mod lookup;
 mod names;
 mod parameters;
@@ -19,6 +20,7 @@ pub use change::{
     Asked, Base, Carried, Change, Class, Clients, Destination, Destinations, Flow, Lack, Movement,
     Relabelled, Share, Shares, Side, Steps, Takers, Why, fractions,
 };
+pub use connections::Connections;
 pub use lookup::Target;
 pub use names::thing;
 pub use parameters::{Factor, Percentage};

@@ -191,18 +191,18 @@ impl<'a> Comparison<'a> {
         let world = self.world;
         let namespace = object.metadata.namespace.as_str();
         let users = users(object, namespace, world);
-        let mut in_force: HashMap<Client, bool> = HashMap::new();
-        let mut routes_for = |client: &Client| {
-            let known = in_force.get(client).copied();
+        let mut in_force: HashMap<(Client, Protocol), bool> = HashMap::new();
+        let mut routes_for = |client: &Client, protocol| {
+            let known = in_force.get(&(client.clone(), protocol)).copied();
             known.unwrap_or_else(|| {
-                let is_in_force = may_route(object, client, world);
-                in_force.insert(client.clone(), is_in_force);
+                let is_in_force = may_route(object, client, protocol, world);
+                in_force.insert((client.clone(), protocol), is_in_force);
                 is_in_force
             })
         };
         let mut counted = BTreeSet::new();
         let mut views = Vec::new();
-        for (protocol, index) in live_routes(object) {
+        for (protocol, index) in live_routes(object, world) {
             let route = &object.spec.routes(protocol)[index];
             let groups = groups(&users, route, named);
             for (share, destination, is_mirror) in sent(route) {
@@ -218,7 +218,8 @@ impl<'a> Comparison<'a> {
                     };
                     let mut pairs = clients.iter().map(|own| self.pair(own, &host, subset));
                     let Some((before, after)) = pairs.next().filter(is_touched) else { continue };
-                    if !pairs.all(|pair| is_touched(&pair)) || !clients.iter().any(&mut routes_for)
+                    if !pairs.all(|pair| is_touched(&pair))
+                        || !clients.iter().any(|own| routes_for(own, protocol))
                     {
                         continue;
                     }
@@ -314,11 +315,15 @@ fn sent(route: &Route) -> impl Iterator<Item = (f64, &Destination, bool)> {
     shares.chain(route.mirrored().map(|mirror| (mirror.part, mirror.to, true)))
 }
 
-/// The routes that requests can reach: what stands behind a route for everything is dead.
-fn live_routes(object: &VirtualService) -> Vec<(Protocol, usize)> {
+/// The routes that requests can reach: what stands behind a route for everything is dead, and what is for no port of its kind.
+fn live_routes(object: &VirtualService, world: &World) -> Vec<(Protocol, usize)> {
     let mut found = Vec::new();
     for protocol in Protocol::ALL {
+        let ports = world.ports_of_list(object, &object.metadata.namespace, protocol);
         for (index, route) in object.spec.routes(protocol).iter().enumerate() {
+            if ports.as_ref().is_some_and(|ports| !route.is_for_any_of(ports)) {
+                continue;
+            }
             found.push((protocol, index));
             let conditions = Condition::of_route(route, &object.spec.gateways);
             if conditions.iter().any(Condition::is_catch_all) {
@@ -329,20 +334,18 @@ fn live_routes(object: &VirtualService) -> Vec<(Protocol, usize)> {
     found
 }
 
-/// Whether the VirtualService, or one that it is a delegate of, is in force for this client: what another one hides carries
-/// nothing.
-fn may_route(object: &VirtualService, client: &Client, world: &World) -> bool {
+/// Whether a list of the VirtualService, or of one that it is a delegate of, is in force for this client: what another one hides
+/// carries nothing.
+fn may_route(object: &VirtualService, client: &Client, protocol: Protocol, world: &World) -> bool {
     let metadata = &object.metadata;
     if object.spec.is_delegate() {
         let mut roots = world.roots_of(&metadata.namespace, &metadata.name);
-        return roots.any(|root| may_route(root, client, world));
+        return roots.any(|root| may_route(root, client, protocol, world));
     }
     let mut hosts = object.spec.hosts.iter();
     hosts.any(|host| {
         let host = Host::resolve(host, &metadata.namespace, &world.mesh().domain);
-        let mut tried = Protocol::ALL
-            .into_iter()
-            .flat_map(|protocol| world.routing().in_force(&host, client, protocol, None));
+        let mut tried = world.routing().in_force(&host, client, protocol, None).into_iter();
         tried.any(|own| std::ptr::eq(own, object))
     })
 }

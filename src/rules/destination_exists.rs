@@ -416,11 +416,13 @@ impl Present<'_> {
 
     /// No port is written: why none of the ports that clients call is one of `ports`, what that rests on, and what it may cost.
     ///
-    /// Source: `pilot/pkg/networking/core/route/route.go` `GetDestinationCluster`, `listener_waypoint.go`
-    /// `getWaypointDestinationCluster`.
+    /// Source: `pilot/pkg/networking/core/route/route.go` `GetDestinationCluster`, `networkfilter.go`
+    /// `buildOutboundNetworkFilters`, `listener_waypoint.go` `getWaypointDestinationCluster`.
     fn listeners(&self, ports: &[i64]) -> Option<(String, Vec<Reference>, Gravity)> {
         let Self { case, carried, destination, .. } = self;
-        if carried.flow.protocol != Protocol::Http {
+        let list = carried.flow.protocol;
+        // For connections a sidecar, too, knows the only port of a Service.
+        if list != Protocol::Http && ports.len() < 2 {
             return None;
         }
         let asked = self.asked;
@@ -431,7 +433,8 @@ impl Present<'_> {
         for name in gateways.into_iter().filter(|_| ports.len() > 1) {
             let (namespace, own) = name.split_once('/')?;
             let Some(gateway) = case.world.gateway(namespace, own) else { continue };
-            let listens = gateway.spec.servers.iter().filter_map(|server| server.port.number);
+            let servers = gateway.spec.servers.iter().filter(|own| own.is_routed_by(list));
+            let listens = servers.filter_map(|server| server.port.number);
             let listens = listens.collect::<BTreeSet<_>>();
             if !listens.is_empty() && !ports.iter().any(|port| listens.contains(port)) {
                 let why = format!(
@@ -454,7 +457,10 @@ impl Present<'_> {
         for host in self.called() {
             // A host that is nobody's is called on a port that nobody knows.
             let HostKind::Service(service) = case.world.host(&host)? else { return None };
-            called.extend(service.ports.iter().map(|port| port.number));
+            match list {
+                Protocol::Http => called.extend(service.ports.iter().map(|port| port.number)),
+                _ => called.extend(case.world.ports_routed_by(&host, list)?),
+            }
             rests_on.push(reference(service));
         }
         if called.is_empty() || ports.iter().any(|port| called.contains(port)) {

@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::istio::{
-    Arrival, Condition, FieldPath, Host, Protocol, Reading, VirtualService, VirtualServiceSpec,
+    Arrival, At, Condition, FieldPath, Host, Protocol, Reading, VirtualService, VirtualServiceSpec,
     delegate::merge, full_gateway,
 };
 use crate::policy::words::{are, counted, list};
@@ -14,12 +14,15 @@ use crate::world::{Client, HostKind, Kind, MESH, NoDelegate};
 /// What is written is in force.
 ///
 /// Reads: hosts, gateways, `exportTo`, delegates and routes. Looks up the other VirtualServices of the same hosts, the roots, the
-/// delegates and the waypoints.
+/// delegates, the waypoints, and the ports of Services, ServiceEntries and Gateways.
 ///
 /// Why: Istio says nothing about what it leaves out. In the mesh one VirtualService is in force for a host: private ones first,
 /// then the oldest; another one's routes are never tried. On a gateway the routes of all are tried, and the first catch-all ends
-/// it. A delegate's route whose match is no part of the root's is dropped. And a VirtualService that is only for a gateway does
-/// nothing for clients in the mesh: they reach all pods of the Service, those of a canary included, whatever the weights.
+/// it. A delegate's route whose match is no part of the root's is dropped. A VirtualService that is only for a gateway does
+/// nothing for clients in the mesh: they reach all pods of the Service, those of a canary included, whatever the weights. And each
+/// list counts only on ports of its kind: `tcp` routes do nothing on a port that is HTTP by its name. Connections are routed by all
+/// VirtualServices of a host, wildcards too, until one takes everything; at a gateway by one TCP rule for each server. Where two of
+/// them ask for the same name or range, istiod leaves one out, or Envoy refuses the listener.
 ///
 /// In ambient mode a Service's waypoint routes what its clients send, and without one nobody does. It tries the VirtualServices
 /// of its own namespace and of the Service's, one after the other, and no others; a match by `sourceLabels` or by another
@@ -37,11 +40,13 @@ use crate::world::{Client, HostKind, Kind, MESH, NoDelegate};
 pub(super) struct HostConflict {}
 
 /// What the rule looks up.
-const READS: [Kind; 7] = [
+const READS: [Kind; 9] = [
     Kind::VirtualService,
     Kind::DestinationRule,
     Kind::Service,
+    Kind::ServiceEntry,
     Kind::EndpointSlice,
+    Kind::Gateway,
     Kind::Waypoint,
     Kind::Namespace,
     Kind::Pod,
@@ -63,6 +68,8 @@ impl Rule for HostConflict {
             check_delegates(case, report);
             check_hosts(case, report);
             check_waypoints(case, report);
+            check_lists(case, report);
+            check_connections(case, report);
             check_mesh_callers(case, report);
         }
     }
@@ -73,7 +80,7 @@ fn check_hosts(case: &Case<'_>, report: &mut Report<'_>) {
     let spec = &case.object.spec;
     let namespace = case.review.namespace.as_str();
     if spec.http.is_empty() {
-        return; // tcp and tls routes of all VirtualServices are tried
+        return;
     }
     let changed = case.world.with_virtual_service(Some(case.object), namespace, &case.review.name);
     let routing = changed.routing();
@@ -107,7 +114,7 @@ fn check_hosts(case: &Case<'_>, report: &mut Report<'_>) {
             let name = format!("{}/{}", other.metadata.namespace, other.metadata.name);
             let message = format!(
                 "VirtualService {name} is in force for {written} {whose}, because it is {}: these routes are never tried there\n  Passes: these routes in {name}, or {name} without the host {written}.",
-                why_first(other, case)
+                case.why_first(other)
             );
             report.advice(Gravity::WarnOnly, path(), message, format!("behind {name} {host}"), 0.0);
         }
@@ -125,7 +132,7 @@ fn check_hosts(case: &Case<'_>, report: &mut Report<'_>) {
             let name = format!("{}/{}", other.metadata.namespace, other.metadata.name);
             let message = format!(
                 "at gateway {gateway} VirtualService {name} comes first for {written}, because it is {}, and it has a route for the rest: spec.http[{index}] is never tried there\n  Passes: a match for spec.http[{index}], or {name} without its route for the rest.",
-                why_first(other, case)
+                case.why_first(other)
             );
             let key = format!("behind {name} {host} {gateway}");
             report.advice(Gravity::WarnOnly, path(), message, key, 0.0);
@@ -190,7 +197,7 @@ fn check_waypoints(case: &Case<'_>, report: &mut Report<'_>) {
             let full = format!("{}/{}", other.metadata.namespace, other.metadata.name);
             let what = format!(
                 "at waypoint {name} VirtualService {full} comes first for {written}, because it is {}, and it has a route for the rest: these routes are never tried there\n  Passes: these routes in {full}, or {full} without its route for the rest.",
-                why_first(other, case)
+                case.why_first(other)
             );
             say(path, what, format!("behind {full} {host} {name}"));
         }
@@ -246,31 +253,102 @@ fn leaves_a_route(spec: &VirtualServiceSpec, client: &Client, namespace: &str) -
     })
 }
 
-/// Private ones come first, then those exported by name, then public ones.
-///
-/// Source: `pilot/pkg/model/virtualservice.go`, `push_context.go` `initVirtualServices`.
-fn class(object: &VirtualService, namespace: &str) -> u8 {
-    let to = &object.spec.export_to;
-    if to.is_empty() || to.iter().any(|to| to == "*") {
-        2
-    } else {
-        u8::from(!to.iter().any(|to| to == "." || to == namespace))
+/// Routes that are for no port which they could meet.
+fn check_lists(case: &Case<'_>, report: &mut Report<'_>) {
+    for protocol in Protocol::ALL {
+        let routes = case.object.spec.routes(protocol);
+        let ports = case.world.ports_of_list(case.object, &case.review.namespace, protocol);
+        let Some(ports) = ports.filter(|_| !routes.is_empty()) else { continue };
+        let said = case.ports_said();
+        let why = format!("no port that they could meet is one for {} ({said})", protocol.field());
+        let kind = match protocol {
+            Protocol::Http => "http",
+            Protocol::Tls => "tls",
+            Protocol::Tcp => "tcp",
+        };
+        let next = format!(
+            "Passes: a port whose name begins with {kind}-, or the routes in the list of the port's kind."
+        );
+        let whole = FieldPath::spec().field(protocol.field());
+        let mut tell = |path: FieldPath, message: String, what: &str| {
+            // Who moves what moves nothing is told so each time.
+            let destinations = routes.iter().map(|own| &own.route).collect::<Vec<_>>();
+            let key = format!("{what} {kind} {destinations:?}");
+            report.advice(Gravity::WarnOnly, path, format!("{message}\n  {next}"), key, 0.0);
+        };
+        let dead = routes.iter().enumerate().filter(|(_, own)| !own.is_for_any_of(&ports));
+        let dead = dead.map(|(index, _)| index).collect::<Vec<_>>();
+        if dead.len() == routes.len() {
+            tell(whole, format!("these routes do nothing: {why}"), "list");
+            continue;
+        }
+        if let Some(&first) = dead.first() {
+            let more = match dead.len() {
+                1 => String::new(),
+                count => format!("; so are {} more", count - 1),
+            };
+            let message = format!(
+                "this route does nothing: no port that it is for is one for {kind} ({said}){more}"
+            );
+            tell(protocol.path(first).field("match"), message, "port");
+        }
+        if protocol == Protocol::Http && case.is_left_to_port_80(&ports) {
+            let message = format!("only requests to port 80 meet these routes: {why}");
+            tell(whole, message, "port 80");
+        }
     }
 }
 
-fn why_first(other: &VirtualService, case: &Case<'_>) -> &'static str {
-    let (theirs, own) =
-        (class(other, &other.metadata.namespace), class(case.object, &case.review.namespace));
-    let created = other.metadata.creation_timestamp;
-    if theirs == own && created.is_some() && created == case.object.metadata.creation_timestamp {
-        "as old and first by name"
-    } else if theirs == own {
-        "older"
-    } else if theirs == 0 {
-        "private to its namespace"
-    } else {
-        "exported by name"
+/// Whose routes for connections are tried before these, which of these are left out, and what Envoy refuses.
+fn check_connections(case: &Case<'_>, report: &mut Report<'_>) {
+    let mut told = BTreeSet::new();
+    for shared in case.connections() {
+        if let Some(other) = shared.in_front() {
+            let (name, list) = (name(other), shared.protocol.field());
+            let message = format!(
+                "VirtualService {name} takes every connection {}, because it is {}: these routes are never tried there\n  Passes: these routes in {name}.",
+                shared.place,
+                case.why_first(other)
+            );
+            let key = format!("behind {name} {list} {}", shared.place);
+            if told.insert(key.clone()) {
+                let path = FieldPath::spec().field(list);
+                report.advice(Gravity::WarnOnly, path, message, key, 0.0);
+            }
+            continue;
+        }
+        let refused = "Envoy refuses the listener: no later change of anybody gets there";
+        let left_out = "istiod leaves out the later one with all of its names, and says nothing";
+        let clashes = shared.clashes().into_iter().map(|clash| (clash, refused));
+        for (clash, why) in clashes.chain(shared.left_out().into_iter().map(|own| (own, left_out)))
+        {
+            let (own, other) = match clash.before {
+                Some(before) if clash.at.0 != shared.own => (before, Some(clash.at)),
+                before => (clash.at, before),
+            };
+            let alternative =
+                |(_, route, place): At| shared.protocol.path(route).field("match").index(place);
+            let whose = match other {
+                Some(other) if other.0 != shared.own => {
+                    format!(" of VirtualService {}", name(shared.tried[other.0]))
+                }
+                _ => String::new(),
+            };
+            let other = other.map_or_else(String::new, |other| alternative(other).to_string());
+            let (what, place) = (&clash.what, &shared.place);
+            let key = format!("chains {} {what} {why}", shared.protocol.field());
+            if told.insert(key.clone()) {
+                let message = format!(
+                    "{other}{whose} asks for {what} {place}, too: {why}\n  Passes: {what} in one match only."
+                );
+                report.advice(Gravity::WarnOnly, alternative(own), message, key, 0.0);
+            }
+        }
     }
+}
+
+fn name(object: &VirtualService) -> String {
+    format!("{}/{}", object.metadata.namespace, object.metadata.name)
 }
 
 /// Whether it has a route for clients in the mesh that nothing else tells apart.

@@ -1,8 +1,11 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use crate::istio::{
-    FieldPath, Protocol, Re2Problem, Route, RouteDestination, StringMatch, check_re2,
+    Clash, FieldPath, Listening, Protocol, Re2Problem, Route, RouteDestination, StringMatch,
+    check_re2, full_gateway, ports_asked_for,
 };
 use crate::policy::{Action, Case, Gravity, Report, Rule, Stage};
 
@@ -12,13 +15,15 @@ use crate::policy::{Action, Case, Gravity, Report, Rule, Stage};
 ///
 /// Refuses a destination without a host or with a host that can never be one (`*`, an IP address, characters no host
 /// has), a negative weight or one above 2147483647, several destinations whose weights add up to 0 or to more than
-/// 4294967295, an object without any route, a route that neither routes nor redirects nor answers, and a regular expression that
-/// is none to RE2, the engine of Envoy: RE2's own grammar decides, not that of another engine, and an expression that only a
-/// newer RE2 may know is a warning.
+/// 4294967295, an object without any route, a route that neither routes nor redirects nor answers, a regular expression that
+/// is none to RE2, the engine of Envoy (RE2's own grammar decides, not that of another engine, and an expression that only a
+/// newer RE2 may know is a warning), and tls or tcp routes that ask for the same name or address range twice in a way that istiod
+/// hands on to Envoy.
 ///
 /// Why: the API server stores all of these. A tcp or tls route whose weights are all 0 makes istiod crash, again after every
 /// restart; an http route with a total of 0 or above 4294967295, or with such an expression, makes Envoy refuse the route table
-/// of that port, so that later changes of other teams are lost too.
+/// of that port, so that later changes of other teams are lost too. Routes for connections that ask for the same make Envoy refuse
+/// the listener: that of the Service at every client, or that of the whole port at a gateway.
 ///
 /// Its action cannot be changed. What the stored object already had is a warning, so that a rollback of another route passes.
 ///
@@ -53,7 +58,72 @@ impl Rule for Structure {
                 check_expressions(&protocol.path(index), route, report);
             }
         }
+        check_listeners(case, report);
     }
+}
+
+/// Routes for connections that Envoy cannot tell apart, for clients that no route singles out.
+fn check_listeners(case: &Case<'_>, report: &mut Report<'_>) {
+    /// More ports are named only to be many.
+    const MOST_PORTS: usize = 64;
+    let spec = &case.object.spec;
+    if spec.is_delegate() {
+        return;
+    }
+    let namespace = case.review.namespace.as_str();
+    let gateways = spec.gateways.iter().map(|gateway| full_gateway(gateway, namespace));
+    let mut gateways = gateways.collect::<BTreeSet<_>>();
+    if spec.is_for_mesh() {
+        gateways.insert("mesh".to_owned());
+    }
+    let nobody = BTreeMap::new();
+    for protocol in [Protocol::Tls, Protocol::Tcp] {
+        let lists = [(spec.routes(protocol), namespace)];
+        let mut seen = BTreeSet::new();
+        for port in ports_asked_for(&lists).into_iter().take(MOST_PORTS) {
+            for gateway in &gateways {
+                let own = Listening { gateway, port, labels: &nobody, namespace: "" };
+                for clash in own.clashes(protocol, &lists) {
+                    if seen.insert(clash.at) {
+                        tell_clash(protocol, gateway, &clash, report);
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn tell_clash(protocol: Protocol, gateway: &str, clash: &Clash, report: &mut Report<'_>) {
+    let (_, index, place) = clash.at;
+    let field = match protocol {
+        Protocol::Tls => "sniHosts",
+        _ => "destinationSubnets",
+    };
+    let alternative =
+        |(_, index, place): (usize, usize, usize)| protocol.path(index).field("match").index(place);
+    let what = &clash.what;
+    let (why, next) = match clash.before {
+        None => (
+            format!("{what} is no name to Envoy, for which a wildcard is *. and a name"),
+            "full names, and wildcards that begin with *.".to_owned(),
+        ),
+        Some(before) if before == clash.at => {
+            (format!("{what} stands there twice"), format!("{what} once."))
+        }
+        Some(before) => (
+            format!("{} asks for {what}, too", alternative(before)),
+            format!("{what} in one match only."),
+        ),
+    };
+    let whose = match gateway {
+        "mesh" => "its hosts at every client".to_owned(),
+        gateway => format!("the whole port at gateway {gateway}"),
+    };
+    let message = format!(
+        "{why}: Envoy refuses the listener of {whose}, and no later change of anybody gets there\n  Passes: {next}"
+    );
+    let path = protocol.path(index).field("match").index(place).field(field);
+    report.violation(path, message, format!("chains {} {what}", protocol.field()), 0.0);
 }
 
 fn check_route(protocol: Protocol, path: FieldPath, route: &Route, report: &mut Report<'_>) {

@@ -1,9 +1,10 @@
 //! Which VirtualServices route a host for a client, in the order in which they are tried.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 
-use super::virtual_services::{Binding, Bound, MESH, Turn};
-use super::{Client, World};
+use super::virtual_services::{Binding, Bound, MESH, Turn, routes_connections};
+use super::{Client, Listener, World};
 use crate::istio::{
     self, Delegate, Host, Protocol, Route, RouteMatch, VirtualService, full_gateway,
 };
@@ -51,7 +52,8 @@ impl<'a> Routing<'a> {
     ///
     /// HTTP from a sidecar: the first one that leaves a route for this client and port, and nobody else. HTTP at a gateway: all
     /// that do, their routes one after the other with the catch-alls last; at a waypoint as well, but in their order. TCP and TLS:
-    /// all that do, until a route matches; at a waypoint the first one only, and TCP only where no TLS route is for the port.
+    /// all that do, until a route matches; at a waypoint the first one only, and TCP only where no TLS route is for the port; TCP at
+    /// a gateway: the first one that does, for each server. Nobody on a port that is not one for this protocol.
     ///
     /// Source: `pilot/pkg/networking/core/httproute.go` (the first virtual host of a name wins), `gateway.go`, `tls.go`,
     /// `listener_waypoint.go` `buildWaypointInboundHTTPRouteConfig`, `getWaypointTCPRoutes`.
@@ -62,16 +64,30 @@ impl<'a> Routing<'a> {
         protocol: Protocol,
         port: Option<i64>,
     ) -> Vec<&'a VirtualService> {
-        let tried = match protocol {
-            Protocol::Tls | Protocol::Tcp if client.is_sidecar() => {
-                self.tried_for_connections(host, client)
+        let gateway = client.gateway.as_deref().unwrap_or(MESH);
+        if let Some(listeners) = self.world.listeners(gateway, protocol) {
+            let here = listeners.iter().filter(|own| port.is_none_or(|port| own.port == port));
+            return here
+                .flat_map(|listener| self.in_force_at(listener, client, protocol))
+                .collect();
+        }
+        if client.is_sidecar() {
+            let ports = self.world.ports_routed_by(host, protocol);
+            let is_here = |own: &Vec<i64>| match port {
+                Some(port) => own.contains(&port),
+                None => !own.is_empty(),
+            };
+            if ports.is_some_and(|own| !is_here(&own)) {
+                return Vec::new();
             }
-            _ => self.tried(host, client, port),
+        }
+        let tried = match protocol {
+            Protocol::Tls | Protocol::Tcp if client.is_sidecar() => self.connecting(host, client),
+            _ => self.tried(host, client, port).into_iter().map(|(_, kept)| kept.object).collect(),
         };
-        let tried = tried.into_iter().map(|(_, kept)| kept.object).collect::<Vec<_>>();
         let leaving = |of: Protocol| {
             let all = tried.iter().copied();
-            all.filter(move |object| self.leaves_a_route(object, host, client, of, port))
+            all.filter(move |object| self.leaves_a_route(object, Some(host), client, of, port))
         };
         let is_first_alone = match protocol {
             Protocol::Http => client.is_sidecar(),
@@ -85,6 +101,40 @@ impl<'a> Routing<'a> {
             Protocol::Tcp => false,
         };
         leaving(protocol).take(if is_first_alone { 1 } else { usize::MAX }).collect()
+    }
+
+    /// Those that decide about what arrives at one listener of a gateway.
+    fn in_force_at(
+        self,
+        listener: &Listener<'_>,
+        client: &Client,
+        protocol: Protocol,
+    ) -> Vec<&'a VirtualService> {
+        let tried = self.arriving(listener, client).into_iter();
+        let leaving = tried.filter(|object| {
+            self.leaves_a_route(object, None, client, protocol, Some(listener.port))
+        });
+        // Exactly one TCP rule counts for a server.
+        leaving.take(if protocol == Protocol::Tcp { 1 } else { usize::MAX }).collect()
+    }
+
+    /// The VirtualServices that are tried for what arrives at a listener of a gateway, in their order. No connection is asked for
+    /// its host there: all that have a host in common with the server.
+    ///
+    /// Source: `pilot/pkg/networking/core/gateway.go` `pickMatchingGatewayHosts`, `push_context.go` `VirtualServicesForGateway`.
+    pub fn arriving(self, listener: &Listener<'_>, client: &Client) -> Vec<&'a VirtualService> {
+        let bound = self.bound_for_connections(client);
+        let mut known = BTreeSet::new();
+        let mut found = Vec::new();
+        for at in 0..listener.servers() {
+            for (turn, kept) in &bound {
+                let hosts = listener.hosts_for(at, kept.namespace);
+                if kept.binding.meets(hosts) && known.insert(*turn) {
+                    found.push(kept.object);
+                }
+            }
+        }
+        found
     }
 
     fn tried(self, host: &Host, client: &Client, port: Option<i64>) -> Vec<(Turn<'a>, Bound<'a>)> {
@@ -106,10 +156,24 @@ impl<'a> Routing<'a> {
         tried
     }
 
-    /// A sidecar's listener of a service is made by all that name the service as it is written, wildcards in their turn.
+    /// The VirtualServices that are tried for connections of a sidecar to `host`, in their order: all that name the host as it is
+    /// written, wildcards in their turn. Of a ServiceEntry for a wildcard also those for a name under it.
     ///
     /// Source: `pilot/pkg/networking/core/tls.go` `getConfigsForHost`.
-    fn tried_for_connections(self, host: &Host, client: &Client) -> Vec<(Turn<'a>, Bound<'a>)> {
+    pub fn connecting(self, host: &Host, client: &Client) -> Vec<&'a VirtualService> {
+        let is_wildcard_entry = host.as_str().starts_with('*') && self.world.host(host).is_some();
+        let tried = if is_wildcard_entry {
+            let mut bound = self.bound_for_connections(client);
+            bound.retain(|(_, kept)| kept.binding.meets([host.as_str()].into_iter()));
+            bound
+        } else {
+            self.naming(host, client)
+        };
+        tried.into_iter().map(|(_, kept)| kept.object).collect()
+    }
+
+    /// All that name the host as it is written, or a wildcard for it, in their order.
+    fn naming(self, host: &Host, client: &Client) -> Vec<(Turn<'a>, Bound<'a>)> {
         let seen = self.covering(&lower(host.as_str())).into_iter();
         let seen = seen.filter(|(_, kept)| kept.binding.covers(host.as_str()));
         let mut tried =
@@ -117,6 +181,37 @@ impl<'a> Routing<'a> {
         tried.sort_by_key(|(turn, _)| *turn);
         tried.dedup_by_key(|(turn, _)| *turn);
         tried
+    }
+
+    /// The hosts under the wildcard `host` that VirtualServices with routes for connections name: for those the wildcard is tried
+    /// beside them.
+    pub fn connected_under(self, host: &Host) -> BTreeSet<Host> {
+        let mesh = self.world.virtual_services.connecting(MESH);
+        let hosts = mesh.flat_map(|kept| kept.binding.hosts());
+        let is_under =
+            |own: &&Host| *own != host && istio::host_covers(host.as_str(), own.as_str());
+        hosts.filter(is_under).cloned().collect()
+    }
+
+    /// All that are bound where `client` is and route connections, in their order.
+    fn bound_for_connections(self, client: &Client) -> Vec<(Turn<'a>, Bound<'a>)> {
+        let gateway = client.gateway.as_deref().unwrap_or(MESH);
+        let mut bound = self
+            .world
+            .virtual_services
+            .connecting(gateway)
+            .filter(|kept| !self.changed.is_some_and(|own| kept.is(own.namespace, own.name)))
+            .collect::<Vec<_>>();
+        if let Some(changed) = self.changed
+            && let Some((object, binding)) = &changed.object
+            && routes_connections(object)
+        {
+            bound.push(Bound { object, namespace: changed.namespace, name: changed.name, binding });
+        }
+        let bound = bound.into_iter().filter_map(|kept| Some((kept.turn(client)?, kept)));
+        let mut bound = bound.collect::<Vec<_>>();
+        bound.sort_by_key(|(turn, _)| *turn);
+        bound
     }
 
     /// A waypoint has what a sidecar would try for a connection, but only of its own namespace and of the host's.
@@ -127,7 +222,7 @@ impl<'a> Routing<'a> {
         let Some(namespace) = own.and_then(|_| self.world.host_namespace(host)) else {
             return Vec::new();
         };
-        let mut tried = self.tried_for_connections(host, client);
+        let mut tried = self.naming(host, client);
         tried.retain(|(_, kept)| [namespace, &client.namespace].contains(&kept.namespace));
         tried
     }
@@ -187,13 +282,14 @@ impl<'a> Routing<'a> {
         }
     }
 
-    /// Whether any of the object's routes of this protocol is one for this client and port.
+    /// Whether any of the object's routes of this protocol is one for this client and port; `host` is what is called, where that is
+    /// one host.
     ///
     /// Source: `route.go` `BuildHTTPRoutesForVirtualService`, `sourceMatchHTTP`.
     fn leaves_a_route(
         self,
         object: &VirtualService,
-        host: &Host,
+        host: Option<&Host>,
         client: &Client,
         protocol: Protocol,
         port: Option<i64>,
@@ -205,10 +301,12 @@ impl<'a> Routing<'a> {
                     port.is_none() || block.port.is_none_or(|own| own == 0 || Some(own) == port);
                 let asks_for_host = protocol != Protocol::Tls
                     || client.waypoint.is_none()
-                    || block.sni_hosts.as_slice() == [host.as_str()];
+                    || host.is_none_or(|host| block.sni_hosts.as_slice() == [host.as_str()]);
                 is_for_port && asks_for_host && client.meets(protocol, block, namespace)
             };
-            route.r#match.is_empty() || route.r#match.iter().any(block)
+            // Without a match no name is asked for, and no TLS route is made.
+            let needs_a_name = protocol == Protocol::Tls && client.waypoint.is_none();
+            (route.r#match.is_empty() && !needs_a_name) || route.r#match.iter().any(block)
         };
         object.spec.routes(protocol).iter().any(|route| {
             let Some(to) = &route.delegate else { return is_for(route) };

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use super::pods::{PodSlot, Pods};
 use super::table::Table;
 use super::{Client, World};
-use crate::istio::{Host, ServiceEntry, Timestamp, UseWaypoint, host_covers};
+use crate::istio::{Host, PortProtocol, ServiceEntry, Timestamp, UseWaypoint, host_covers};
 
 /// The parts of a Service that a verdict reads.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -42,6 +42,8 @@ pub struct ServicePort {
     pub name: String,
     /// `targetPort` where it is a name: a Pod or machine without a port of that name is no endpoint of this port.
     pub target: Option<String>,
+    /// What it carries.
+    pub protocol: PortProtocol,
 }
 
 /// The parts of an EndpointSlice that a verdict reads.

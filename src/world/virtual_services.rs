@@ -1,6 +1,6 @@
 //! VirtualServices by host, and who sees them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use super::host_map::HostMap;
@@ -17,7 +17,12 @@ pub(super) struct VirtualServices {
     objects: Table<Arc<Kept>>,
     /// By host in lower case; only those that have hosts and are of this revision. The oldest first.
     by_host: HostMap<Vec<Arc<Kept>>>,
+    /// By gateway, `mesh` among them; only those that route connections.
+    connecting: HashMap<String, BTreeMap<Age, Arc<Kept>>>,
 }
+
+/// The order in which Istio sorts them: by creation, name and namespace.
+type Age = (Timestamp, String, String);
 
 #[derive(Debug)]
 pub(super) struct Kept {
@@ -106,9 +111,38 @@ impl Binding {
     pub(super) fn covers(&self, host: &str) -> bool {
         self.hosts.iter().any(|own| host_covers(own.as_str(), host))
     }
+
+    /// Whether one of its hosts, in this case, and one of `others` have names in common.
+    pub(super) fn meets<'a>(&self, mut others: impl Iterator<Item = &'a str>) -> bool {
+        others.any(|other| {
+            let mut own = self.hosts.iter().map(Host::as_str);
+            own.any(|own| host_covers(own, other) || host_covers(other, own))
+        })
+    }
+
+    /// The full names of its hosts.
+    pub(super) fn hosts(&self) -> impl Iterator<Item = &Host> {
+        self.hosts.iter()
+    }
+
+    /// Whether it is bound to this gateway.
+    pub(super) fn is_bound_to(&self, gateway: &str) -> bool {
+        self.gateways.iter().any(|own| own == gateway)
+    }
+}
+
+/// Whether it has a list for connections.
+pub(super) fn routes_connections(object: &VirtualService) -> bool {
+    !(object.spec.tcp.is_empty() && object.spec.tls.is_empty())
 }
 
 impl Kept {
+    fn age(&self) -> Age {
+        let metadata = &self.object.metadata;
+        let (created, ..) = metadata.by_age();
+        (created, metadata.name.clone(), metadata.namespace.clone())
+    }
+
     fn bound(&self) -> Bound<'_> {
         let (namespace, name) = (&self.object.metadata.namespace, &self.object.metadata.name);
         Bound { object: &self.object, namespace, name, binding: &self.binding }
@@ -119,8 +153,8 @@ impl<'a> Bound<'a> {
     /// When it is this one's turn for `client`; `None` where the client does not see it.
     pub(super) fn turn(self, client: &Client) -> Option<Turn<'a>> {
         let gateway = client.gateway.as_deref().unwrap_or(MESH);
-        let Binding { gateways, export_to, is_in_revision, .. } = self.binding;
-        if !is_in_revision || !gateways.iter().any(|own| own == gateway) {
+        let Binding { export_to, is_in_revision, .. } = self.binding;
+        if !is_in_revision || !self.binding.is_bound_to(gateway) {
             return None;
         }
         let class = match export_to {
@@ -158,6 +192,12 @@ impl VirtualServices {
             let at = named.partition_point(|own| own.object.metadata.by_age() < age);
             named.insert(at, Arc::clone(&kept));
         }
+        if routes_connections(&kept.object) {
+            for gateway in &kept.binding.gateways {
+                let of_gateway = self.connecting.entry(gateway.clone()).or_default();
+                of_gateway.insert(kept.age(), Arc::clone(&kept));
+            }
+        }
     }
 
     pub(super) fn delete(&mut self, namespace: &str, name: &str) {
@@ -169,6 +209,19 @@ impl VirtualServices {
                 self.by_host.remove(&host);
             }
         }
+        for gateway in &object.binding.gateways {
+            let Some(of_gateway) = self.connecting.get_mut(gateway) else { continue };
+            of_gateway.remove(&object.age());
+            if of_gateway.is_empty() {
+                self.connecting.remove(gateway);
+            }
+        }
+    }
+
+    /// Those that are bound to this gateway and route connections, the oldest first.
+    pub(super) fn connecting(&self, gateway: &str) -> impl Iterator<Item = Bound<'_>> {
+        let of_gateway = self.connecting.get(gateway).into_iter();
+        of_gateway.flat_map(BTreeMap::values).map(|kept| kept.bound())
     }
 
     /// All of them; nothing is left here.

@@ -3,6 +3,7 @@
 
 mod bounded;
 mod check;
+mod connections;
 mod delegates;
 mod destination_rules;
 mod discovery;

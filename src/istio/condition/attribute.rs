@@ -1,7 +1,7 @@
 //! What one attribute of a request is tested for.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::istio::StringMatch;
 
@@ -176,6 +176,26 @@ fn subnet(text: &str) -> Option<(IpAddr, u32)> {
     let most = if address.is_ipv4() { 32 } else { 128 };
     let length = length.unwrap_or(most);
     (length <= most).then_some((address, length))
+}
+
+/// An address range as Envoy compares it, with the bits that do not count left out; `None` for what is none, and for one that
+/// istiod leaves out because it begins at `0.0.0.0`.
+pub(in crate::istio) fn masked_range(text: &str) -> Option<String> {
+    let (address, length) = subnet(text)?;
+    if address == IpAddr::V4(Ipv4Addr::UNSPECIFIED) {
+        return None;
+    }
+    let masked = match address {
+        IpAddr::V4(own) => {
+            let mask = u32::MAX.checked_shl(32 - length).unwrap_or(0);
+            IpAddr::V4(Ipv4Addr::from_bits(own.to_bits() & mask))
+        }
+        IpAddr::V6(own) => {
+            let mask = u128::MAX.checked_shl(128 - length).unwrap_or(0);
+            IpAddr::V6(Ipv6Addr::from_bits(own.to_bits() & mask))
+        }
+    };
+    Some(format!("{masked}/{length}"))
 }
 
 fn range_covers((outer, length): (IpAddr, u32), (inner, inner_length): (IpAddr, u32)) -> bool {

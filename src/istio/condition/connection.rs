@@ -1,12 +1,12 @@
 //! What is different about TCP and TLS: what counts of a match where, and that the most specific route takes a connection.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use super::attribute::{Test, range_length};
-use super::{Arrival, Attribute, Condition};
+use super::{Arrival, Attribute, Condition, Reading};
 use crate::istio::full_gateway;
-use crate::istio::virtual_service::{Protocol, RouteMatch};
+use crate::istio::virtual_service::{Protocol, Route, RouteMatch};
 
 /// How specific a condition is for a connection: the bits of its address range, then the length of its SNI name, where a full
 /// name is more than any wildcard. Of the routes that fit, Envoy takes the most specific one; the order counts among equals.
@@ -91,6 +91,30 @@ pub(super) fn add_connection(
 }
 
 impl Condition {
+    /// The alternatives of a TLS route at a gateway, which takes each name once: an alternative with a name that an earlier one
+    /// has is left out with all of its names. `taken` are the names so far, of all routes of the same port.
+    ///
+    /// Source: `pilot/pkg/networking/core/gateway.go` `buildGatewayNetworkFiltersFromTLSRoutes`, `pilot/pkg/model/gateway.go`
+    /// `CheckDuplicates`.
+    pub fn alternatives_once(
+        route: &Route,
+        arrival: &Arrival<'_>,
+        taken: &mut HashSet<String>,
+    ) -> Vec<Self> {
+        let mut found = Vec::new();
+        for alternative in &route.r#match {
+            let Some(own) = Self::of(alternative, arrival, Reading::Usual) else { continue };
+            if own.tests(&Attribute::Port).next().is_none() {
+                if alternative.sni_hosts.iter().any(|name| taken.contains(name)) {
+                    continue;
+                }
+                taken.extend(alternative.sni_hosts.iter().cloned());
+            }
+            found.push(own);
+        }
+        found
+    }
+
     /// The condition in parts of one specificity each: an entry of `sniHosts` or `destinationSubnets` counts by itself.
     pub fn by_specificity(self) -> Vec<(Specificity, Self)> {
         let ranges = self.classes(&Attribute::DestinationSubnets, range_length);

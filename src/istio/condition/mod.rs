@@ -9,6 +9,8 @@ mod tests;
 pub use connection::Specificity;
 pub use index::ConditionIndex;
 
+pub(super) use attribute::masked_range;
+
 use std::borrow::Cow;
 
 use self::attribute::{Test, sni_covers, subnets_cover};
@@ -98,6 +100,8 @@ pub struct Arrival<'a> {
     protocol: Protocol,
     /// The namespace of the waypoint where they arrive, and the host that is called.
     waypoint: Option<(&'a str, &'a str)>,
+    /// Where it is known: then a match asks for nothing that is not settled, or is none.
+    port: Option<i64>,
 }
 
 impl<'a> Arrival<'a> {
@@ -113,6 +117,7 @@ impl<'a> Arrival<'a> {
             namespace,
             protocol: Protocol::Http,
             waypoint: None,
+            port: None,
         }
     }
 
@@ -120,7 +125,7 @@ impl<'a> Arrival<'a> {
         let full = gateways.iter().map(|own| Cow::Owned(full_gateway(own, namespace)));
         let gateways =
             if gateways.is_empty() { vec![Cow::Borrowed("mesh")] } else { full.collect() };
-        Self { gateways, namespace, protocol: Protocol::Http, waypoint: None }
+        Self { gateways, namespace, protocol: Protocol::Http, waypoint: None, port: None }
     }
 
     /// The same for another list than `http`: TCP and TLS read some of a match otherwise.
@@ -133,6 +138,12 @@ impl<'a> Arrival<'a> {
     #[must_use]
     pub fn at_waypoint(self, waypoint: Option<(&'a str, &'a str)>) -> Self {
         Self { waypoint, ..self }
+    }
+
+    /// The same on one port, where it is known which.
+    #[must_use]
+    pub fn on_port(self, port: Option<i64>) -> Self {
+        Self { port, ..self }
     }
 
     /// Whether nobody arrives from a sidecar.
@@ -151,7 +162,8 @@ impl Condition {
     /// The alternatives of `route` for requests that arrive there; those that none of them can satisfy are left out.
     pub fn alternatives(route: &Route, arrival: &Arrival<'_>, reading: Reading) -> Vec<Self> {
         if route.r#match.is_empty() {
-            return vec![Self::default()];
+            // Without a match no name is asked for, and no TLS route is made (`tls.go`).
+            return if arrival.protocol == Protocol::Tls { vec![] } else { vec![Self::default()] };
         }
         let read = |alternative| Self::of(alternative, arrival, reading);
         route.r#match.iter().filter_map(read).collect()
@@ -205,7 +217,11 @@ impl Condition {
             parts.push((Attribute::WithoutHeader(name.to_lowercase()), test));
         }
         if let Some(port) = alternative.port.filter(|&port| port != 0) {
-            parts.push((Attribute::Port, Test::Exact(port.to_string())));
+            match arrival.port {
+                None => parts.push((Attribute::Port, Test::Exact(port.to_string()))),
+                Some(own) if own != port => return None,
+                Some(_) => {}
+            }
         }
         connection::add_source(&mut parts, alternative, arrival)?;
         connection::add_connection(&mut parts, alternative, arrival)?;

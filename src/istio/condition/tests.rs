@@ -168,3 +168,24 @@ fn the_index_finds_what_reading_from_the_top_finds() {
         assert_eq!(index.first_covering(&asked).map(|(at, _)| at), slow, "{asked:?}");
     }
 }
+
+#[test]
+fn on_a_known_port_a_match_for_it_asks_for_nothing_and_one_for_another_is_none() {
+    let own: RouteMatch = serde_saphyr::from_str("{port: 9090}").expect("a match");
+    let read = |port| {
+        let arrival = Arrival::at("mesh", "shop").of_protocol(Protocol::Tcp).on_port(port);
+        Condition::of(&own, &arrival, Reading::Strict)
+    };
+    assert_eq!(read(Some(9090)), Some(Condition::default()));
+    assert_eq!(read(Some(9091)), None);
+    assert!(read(None).is_some_and(|own| !own.is_catch_all()));
+}
+
+#[test]
+fn a_tls_route_without_a_match_takes_nothing() {
+    for (protocol, want) in [(Protocol::Tls, 0), (Protocol::Tcp, 1)] {
+        let arrival = Arrival::at("mesh", "shop").of_protocol(protocol);
+        let found = Condition::alternatives(&Route::default(), &arrival, Reading::Strict);
+        assert_eq!(found.len(), want, "{protocol:?}");
+    }
+}

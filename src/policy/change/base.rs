@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 
 use super::table::{Listed, Order};
 use crate::istio::{Host, Protocol, VirtualService, full_gateway};
-use crate::world::{ANY_NAMESPACE, ChangedRouting, Client, HostKind, MESH, World};
+use crate::world::{ANY_NAMESPACE, ChangedRouting, Client, HostKind, Listener, MESH, World};
 
 /// The object under review: who it is, and what it says before and after the write.
 #[derive(Debug, Clone, Copy)]
@@ -22,6 +22,8 @@ pub(super) struct Audience<'a> {
     pub(super) gateway: String,
     /// Where they arrive at a waypoint: its namespace, and the host that is called.
     waypoint: Option<(String, Host)>,
+    /// The port that they arrive at, where that is known and some route asks for it.
+    pub(super) port: Option<i64>,
     /// What is tried before the write, in this order.
     pub(super) before: Vec<Listed<'a>>,
     /// What is tried after it.
@@ -75,15 +77,17 @@ impl<'a> Routings<'a> {
     }
 }
 
-/// Who is routed by the object under review, for what it is bound to before or after the write; for a delegate, what its roots
-/// are bound to.
+/// Who is routed by a list of the object under review, for what it is bound to before or after the write; for a delegate, what
+/// its roots are bound to. Where the list counts for nothing, nobody is.
 pub(super) fn audiences<'a>(
+    protocol: Protocol,
     written: Written<'a>,
     routings: &'a Routings<'a>,
     world: &'a World,
     is_blind: bool,
 ) -> Audiences<'a> {
     let mut found = Finder {
+        protocol,
         written,
         routings,
         world,
@@ -116,6 +120,7 @@ pub(super) fn audiences<'a>(
 }
 
 struct Finder<'a> {
+    protocol: Protocol,
     /// The object under review.
     written: Written<'a>,
     routings: &'a Routings<'a>,
@@ -135,6 +140,7 @@ struct Key {
     gateway: Option<String>,
     /// Likewise, or where one asks for the client; the host, where TLS routes are told apart by it.
     waypoint: Option<(String, Option<Host>)>,
+    port: Option<i64>,
     plain: Option<Host>,
 }
 
@@ -145,12 +151,12 @@ struct Reach {
     names_gateways: bool,
     /// Whether any `match` asks for something that a waypoint reads otherwise.
     names_clients: bool,
-    /// Whether every list that it has holds a route for every proxy, so that nothing is tried behind it.
+    /// Whether any asks for a port.
+    names_ports: bool,
+    /// Whether the list holds a route for every proxy, so that nothing is tried behind it.
     is_for_every_proxy: bool,
-    /// Whether it has TLS routes.
-    has_tls: bool,
-    /// Which lists it has.
-    protocols: [bool; 3],
+    /// Whether it has the list.
+    has_list: bool,
 }
 
 impl<'a> Finder<'a> {
@@ -163,40 +169,136 @@ impl<'a> Finder<'a> {
         let gateways = both(&was.gateways, &is.gateways);
         let clients = gateways.iter().map(|gateway| clients(object, gateway, self.world));
         let clients = clients.collect::<Vec<_>>();
+        let world = self.world;
+        let listeners = |gateway: &String| match self.is_blind {
+            true => None,
+            false => world.listeners(gateway, self.protocol),
+        };
+        let listeners = gateways.iter().map(listeners).collect::<Vec<_>>();
         let hosts = both(&was.hosts, &is.hosts);
         let waypoints = self.waypoints(&hosts, namespace, &gateways);
         let mut waypoints = &waypoints[..];
-        for (at, host) in hosts.iter().enumerate() {
+        for (at, host) in self.with_covered(&hosts).iter().enumerate() {
             let (own, rest) = waypoints.split_at(waypoints.partition_point(|own| own.0 == at));
             waypoints = rest;
-            let called = gateways.iter().zip(&clients).flat_map(|(gateway, all)| {
-                all.iter().map(move |own| (host, gateway.as_str(), own))
-            });
+            let called = gateways
+                .iter()
+                .zip(&clients)
+                .zip(&listeners)
+                .filter(|(_, listeners)| listeners.is_none())
+                .flat_map(|((gateway, all), _)| {
+                    all.iter().map(move |own| (host, gateway.as_str(), own))
+                });
             let through = own.iter().map(|(_, called, own)| (called, MESH, own));
             for (called, gateway, client) in called.chain(through) {
                 let before = self.tried(&self.routings.before, old, called, client);
                 let after = self.tried(&self.routings.after, new, called, client);
-                let has_it = |all: &[Listed<'a>], object: Option<&VirtualService>| {
-                    object.is_some_and(|own| all.iter().any(|any| std::ptr::eq(any.object, own)))
-                };
-                let is_routed = has_it(&after, new);
-                if !has_it(&before, old) && !is_routed {
-                    continue;
-                }
                 let gone = match new {
-                    _ if is_routed => None,
-                    None => Some("hosts"),
-                    Some(_) if !is.has_host(host) => Some("hosts"),
-                    Some(_) if !is.gateways.iter().any(|own| own == gateway) => Some("gateways"),
-                    Some(_) => Some("exportTo"),
+                    None => "hosts",
+                    Some(_) if !is.has_host(host) => "hosts",
+                    Some(_) if !is.gateways.iter().any(|own| own == gateway) => "gateways",
+                    Some(_) => "exportTo",
                 };
                 let plain = self.plain(called, client);
+                // On which ports a waypoint takes a list is not asked: all of it counts there.
+                let ports = match self.is_blind || !client.is_sidecar() {
+                    true => None,
+                    false => world.ports_routed_by(called, self.protocol),
+                };
                 let waypoint =
                     client.waypoint.as_ref().map(|_| (client.namespace.clone(), called.clone()));
-                let gateway = gateway.to_owned();
-                self.push(Audience { gateway, waypoint, before, after, plain, gone });
+                self.arrive(object, (gateway, waypoint, ports), (before, after), plain, gone);
             }
         }
+        for ((gateway, clients), listeners) in gateways.iter().zip(&clients).zip(&listeners) {
+            for (listener, client) in listeners
+                .iter()
+                .flatten()
+                .flat_map(|listener| clients.iter().map(move |own| (listener, own)))
+            {
+                let [before, after] = [&self.routings.before, &self.routings.after]
+                    .map(|routing| self.arriving(routing, listener, client));
+                let gone = match new {
+                    Some(_) if !is.gateways.contains(gateway) => "gateways",
+                    Some(new) if !world.is_exported(new, namespace, &client.namespace) => {
+                        "exportTo"
+                    }
+                    _ => "hosts",
+                };
+                let port = Some(vec![listener.port]);
+                self.arrive(object, (gateway, None, port), (before, after), None, gone);
+            }
+        }
+    }
+
+    /// Requests that arrive at a gateway, at each of these ports where they are known and it matters at which.
+    fn arrive(
+        &mut self,
+        Written { old, new, .. }: Written<'a>,
+        (gateway, waypoint, ports): (&str, Option<(String, Host)>, Option<Vec<i64>>),
+        (before, after): (Vec<Listed<'a>>, Vec<Listed<'a>>),
+        plain: Option<Host>,
+        gone: &'static str,
+    ) {
+        let has_it = |all: &[Listed<'a>], object: Option<&VirtualService>| {
+            object.is_some_and(|own| all.iter().any(|any| std::ptr::eq(any.object, own)))
+        };
+        let is_routed = has_it(&after, new);
+        if !has_it(&before, old) && !is_routed {
+            return;
+        }
+        let mut all = before.iter().chain(&after);
+        let ports = match ports {
+            Some(ports) if ports.is_empty() => return,
+            Some(ports) if all.any(|listed| self.reach(listed).names_ports) => {
+                ports.into_iter().map(Some).collect::<Vec<_>>()
+            }
+            _ => vec![None],
+        };
+        // What has no route for a port moves nothing there.
+        let is_for = |port: &Option<i64>| {
+            let Some(port) = port else { return true };
+            let mut own = [old, new].into_iter().flatten();
+            let ports = BTreeSet::from([*port]);
+            own.any(|own| {
+                own.spec.routes(self.protocol).iter().any(|route| route.is_for_any_of(&ports))
+            })
+        };
+        let ports = ports.into_iter().filter(is_for).collect::<Vec<_>>();
+        for port in ports {
+            self.push(Audience {
+                gateway: gateway.to_owned(),
+                waypoint: waypoint.clone(),
+                port,
+                before: before.clone(),
+                after: after.clone(),
+                plain: plain.clone(),
+                gone: (!is_routed).then_some(gone),
+            });
+        }
+    }
+
+    /// The hosts, and those under a wildcard among them for which connections are tried by the wildcard, too.
+    fn with_covered(&self, hosts: &[Host]) -> Vec<Host> {
+        let wildcards = hosts.iter().filter(|host| host.as_str().starts_with('*'));
+        if self.protocol == Protocol::Http || self.is_blind {
+            return hosts.to_vec();
+        }
+        let routings = [&self.routings.before, &self.routings.after];
+        let covered = wildcards.flat_map(|host| {
+            routings.into_iter().flat_map(move |own| own.routing().connected_under(host))
+        });
+        both(hosts, &covered.collect::<Vec<_>>())
+    }
+
+    fn arriving(
+        &self,
+        routing: &'a ChangedRouting<'a>,
+        listener: &Listener<'_>,
+        client: &Client,
+    ) -> Vec<Listed<'a>> {
+        let all = routing.routing().arriving(listener, client).into_iter();
+        all.map(|object| self.listed(object)).collect()
     }
 
     /// The waypoints through which the mesh reaches what an object of `namespace` means by `hosts`, each with the number of the host
@@ -223,8 +325,8 @@ impl<'a> Finder<'a> {
             object.map(|object| self.listed(object)).into_iter().collect()
         };
         let (before, after) = (listed(old), listed(new));
-        let (plain, gone, waypoint) = (None, None, None);
-        self.found.all.push(Audience { gateway, waypoint, before, after, plain, gone });
+        let (port, plain, gone, waypoint) = (None, None, None, None);
+        self.found.all.push(Audience { gateway, waypoint, port, before, after, plain, gone });
     }
 
     /// The VirtualServices that are tried for requests of `client` to `host`, in their order. While blind only `own` counts.
@@ -244,7 +346,12 @@ impl<'a> Finder<'a> {
             });
             return own.map(|own| self.listed(own)).into_iter().collect();
         }
-        let tried = routing.routing().virtual_services(host, client);
+        let tried = match self.protocol {
+            Protocol::Tls | Protocol::Tcp if client.is_sidecar() => {
+                routing.routing().connecting(host, client)
+            }
+            _ => routing.routing().virtual_services(host, client),
+        };
         tried.into_iter().map(|object| self.listed(object)).collect()
     }
 
@@ -280,16 +387,15 @@ impl<'a> Finder<'a> {
             && !audience.after.is_empty()
             && reaches
                 .iter()
-                .all(|reach| reach.is_for_every_proxy && reach.protocols == reaches[0].protocols);
+                .all(|reach| reach.is_for_every_proxy && reach.has_list == reaches[0].has_list);
         let key = Key {
             before: audience.before.iter().map(id).collect(),
             after: audience.after.iter().map(id).collect(),
             gateway: depends.then(|| audience.gateway.clone()),
             waypoint: audience.waypoint.as_ref().filter(|_| depends_on_waypoint).map(
-                |(at, host)| {
-                    (at.clone(), reaches.iter().any(|reach| reach.has_tls).then(|| host.clone()))
-                },
+                |(at, host)| (at.clone(), (self.protocol == Protocol::Tls).then(|| host.clone())),
             ),
+            port: audience.port,
             plain: audience.plain.clone().filter(|_| !is_closed),
         };
         if self.known.contains(&key) {
@@ -306,20 +412,18 @@ impl<'a> Finder<'a> {
     fn reach(&mut self, listed: &Listed<'_>) -> Reach {
         let id = std::ptr::from_ref(listed.object) as usize;
         *self.read.entry(id).or_insert_with(|| {
-            let lists = Protocol::ALL.map(|protocol| listed.object.spec.routes(protocol));
-            let blocks = lists.iter().copied().flatten().flat_map(|route| &route.r#match);
-            let is_for_every_proxy = |routes: &&[crate::istio::Route]| {
-                routes.is_empty()
-                    || routes.iter().filter(|route| route.delegate.is_none()).any(|route| {
-                        route.r#match.is_empty()
-                            || route.r#match.iter().any(|block| {
-                                block.port.is_none()
-                                    && block.gateways.is_empty()
-                                    && block.source_labels.is_empty()
-                                    && block.source_namespace.is_empty()
-                            })
-                    })
-            };
+            let routes = listed.object.spec.routes(self.protocol);
+            let blocks = routes.iter().flat_map(|route| &route.r#match);
+            let is_for_every_proxy = routes.is_empty()
+                || routes.iter().filter(|route| route.delegate.is_none()).any(|route| {
+                    route.r#match.is_empty()
+                        || route.r#match.iter().any(|block| {
+                            block.port.is_none()
+                                && block.gateways.is_empty()
+                                && block.source_labels.is_empty()
+                                && block.source_namespace.is_empty()
+                        })
+                });
             Reach {
                 names_gateways: blocks.clone().any(|block| !block.gateways.is_empty()),
                 names_clients: blocks.clone().any(|block| {
@@ -328,9 +432,9 @@ impl<'a> Finder<'a> {
                         || !block.sni_hosts.is_empty()
                         || !block.destination_subnets.is_empty()
                 }),
-                is_for_every_proxy: lists.iter().all(is_for_every_proxy),
-                has_tls: !listed.object.spec.tls.is_empty(),
-                protocols: lists.map(|routes| !routes.is_empty()),
+                names_ports: blocks.clone().any(|block| block.port.is_some_and(|port| port != 0)),
+                is_for_every_proxy,
+                has_list: !routes.is_empty(),
             }
         })
     }

@@ -29,7 +29,7 @@ pub use takers::{Lack, Takers};
 pub(super) use clients::users;
 pub(super) use relabelled::relabelled;
 
-use self::base::{Audience, Routings, Written};
+use self::base::{Routings, Written};
 use self::destinations::Context;
 use self::table::{Question, RouteTable};
 use super::review::Review;
@@ -189,11 +189,12 @@ impl Change {
         }
         let context = Context::new(world, &policy.roles, &clients, &review.namespace, is_blind);
         let routings = Routings::of(written, world);
-        let audiences = base::audiences(written, &routings, world, is_blind);
-        let mut is_partial = audiences.is_partial;
+        let mut is_partial = false;
         let mut destinations = Destinations::default();
         let (mut flows, mut elsewhere) = (Vec::new(), Vec::new());
-        for protocol in Protocol::ALL {
+        for protocol in Protocol::ALL.into_iter().filter(|own| has_list(*own, written)) {
+            let audiences = base::audiences(protocol, written, &routings, world, is_blind);
+            is_partial |= audiences.is_partial;
             for audience in &audiences.all {
                 let mut table = |listed, own_object| {
                     RouteTable::of(
@@ -204,6 +205,7 @@ impl Change {
                             protocol,
                             gateway: &audience.gateway,
                             waypoint: audience.waypoint(),
+                            port: audience.port,
                             own: (written.namespace, written.name),
                             own_object,
                         },
@@ -211,9 +213,6 @@ impl Change {
                         &context,
                     )
                 };
-                if !is_concerned(protocol, audience, written) {
-                    continue;
-                }
                 let after = table(&audience.after, written.new);
                 let before = table(&audience.before, written.old);
                 let compared = compare::compare(protocol, audience, &before, &after);
@@ -301,10 +300,9 @@ impl Change {
 }
 
 /// Whether the object under review has a list of this protocol, itself or for a root.
-fn is_concerned(protocol: Protocol, audience: &Audience<'_>, written: Written<'_>) -> bool {
-    let own = [written.old, written.new].into_iter().flatten();
-    let has_list = |object: &VirtualService| !object.spec.routes(protocol).is_empty();
-    own.into_iter().any(has_list) && !(audience.before.is_empty() && audience.after.is_empty())
+fn has_list(protocol: Protocol, written: Written<'_>) -> bool {
+    let mut own = [written.old, written.new].into_iter().flatten();
+    own.any(|object| !object.spec.routes(protocol).is_empty())
 }
 
 /// When the present split was written.

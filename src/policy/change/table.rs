@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::cmp::Reverse;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use super::Base;
 use super::destinations::{Context, Destinations};
@@ -11,7 +11,7 @@ use crate::istio::{
     Arrival, Condition, ConditionIndex, Host, Protocol, Reading, Route, Specificity,
     VirtualService, delegate,
 };
-use crate::world::World;
+use crate::world::{MESH, World};
 
 /// A VirtualService that is tried for some requests.
 #[derive(Debug, Clone, Copy)]
@@ -52,10 +52,19 @@ pub(super) struct Question<'a> {
     pub(super) gateway: &'a str,
     /// The namespace of the waypoint where requests arrive, and the host that is called.
     pub(super) waypoint: Option<(&'a str, &'a str)>,
+    /// The port that is arrived at, where it is known and matters.
+    pub(super) port: Option<i64>,
     /// Namespace and name of the object under review.
     pub(super) own: (&'a str, &'a str),
     /// The object under review in this version, for the roots that name it as their delegate.
     pub(super) own_object: Option<&'a VirtualService>,
+}
+
+impl Question<'_> {
+    /// Whether a name that one route asks for is left out of all later ones.
+    fn takes_names_once(&self) -> bool {
+        self.protocol == Protocol::Tls && self.gateway != MESH
+    }
 }
 
 /// The routes that requests meet, of all VirtualServices that are tried for them, ready to be asked who serves what.
@@ -113,13 +122,15 @@ impl RouteTable {
         let mut routes = Vec::new();
         let mut is_closed = false;
         let mut group = 0;
+        let mut names = HashSet::new();
         for (layer, &object) in listed.iter().enumerate() {
             if is_closed {
                 break; // what is never tried says nothing of anybody
             }
             let arrival = Arrival::at(asked.gateway, object.namespace)
                 .of_protocol(asked.protocol)
-                .at_waypoint(asked.waypoint);
+                .at_waypoint(asked.waypoint)
+                .on_port(asked.port);
             let layer = if order == Order::OneAfterAnother { 0 } else { layer };
             for found in found(object, asked, context.world) {
                 let shares = shares(&found, destinations, context);
@@ -147,7 +158,11 @@ impl RouteTable {
                         break;
                     }
                 } else {
-                    let own = Condition::alternatives(&found.route, &arrival, Reading::Usual);
+                    let own = if asked.takes_names_once() {
+                        Condition::alternatives_once(&found.route, &arrival, &mut names)
+                    } else {
+                        Condition::alternatives(&found.route, &arrival, Reading::Usual)
+                    };
                     is_closed |= own.iter().any(|own| match order {
                         Order::FirstWins => own.of_proxy().is_catch_all(),
                         _ => own.is_catch_all(),

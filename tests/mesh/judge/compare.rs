@@ -1,6 +1,6 @@
 use std::collections::BTreeSet;
 
-use sluicegate::istio::Host;
+use sluicegate::istio::{Host, PortProtocol};
 use sluicegate::world::{Client, World as Cluster};
 
 use super::ours::{Ours, Taken};
@@ -40,7 +40,7 @@ pub(crate) fn differences(
     let mut subsets = world.texts("subset");
     subsets.extend(["", "v1", "v2", "v3"].map(str::to_owned));
     for host in &hosts {
-        for port in PORTS.into_iter().chain([9091]).chain(connection::PORTS.map(|(port, _)| port)) {
+        for port in PORTS.into_iter().chain([9091]).chain(connection::PORTS) {
             for subset in &subsets {
                 let name = format!("outbound|{port}|{subset}|{host}");
                 let ours = own(port).cluster(host, subset, port);
@@ -77,10 +77,22 @@ pub(crate) fn differences(
 
     let listeners = match asked.gateway_port {
         Some(port) => vec![(i64::from(port), format!("http.{port}"))],
-        None => PORTS.map(|port| (port, port.to_string())).to_vec(),
+        None => {
+            // For connections, too: what is no HTTP there has no routes, whoever else's port of this number is.
+            let all = PORTS.into_iter().chain(connection::PORTS);
+            let all = all.map(|port| (port, port.to_string()));
+            all.filter(|(port, config)| PORTS.contains(port) || theirs.has(config)).collect()
+        }
     };
     for host in hosts.iter().filter(|host| !host.as_str().starts_with('*')) {
-        for (port, config) in &listeners {
+        let detected = connection::PORTS.into_iter().filter(|port| {
+            let ports = cluster.port_protocols(host);
+            let is_own =
+                asked.addresses.contains_key(host.as_str()) && asked.gateway_port.is_none();
+            is_own && ports.contains(&(*port, PortProtocol::Detected))
+        });
+        let detected = detected.map(|port| (port, format!("{host}:{port}"))).collect::<Vec<_>>();
+        for (port, config) in listeners.iter().chain(&detected) {
             let lower = host.as_str().to_lowercase();
             let ours = own(*port);
             if ours.is_routed_by_accident(host) {

@@ -1,5 +1,5 @@
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::net::Ipv4Addr;
 
 use serde_json::Value;
@@ -10,8 +10,8 @@ use super::ours::Ours;
 use super::{Answer, Asked, Shares, Theirs};
 use crate::world::{World, fill_text};
 
-/// The ports of the worlds that are routed by connection, with the list that routes them.
-pub(super) const PORTS: [(i64, Protocol); 2] = [(9090, Protocol::Tcp), (9443, Protocol::Tls)];
+/// The ports of the worlds that are routed by connection, as most of them are.
+pub(super) const PORTS: [i64; 2] = [9090, 9443];
 
 /// The Gateway that a world may bring along for its connections, and the address that it is bound to: on one port a gateway
 /// routes all connections alike, whatever their host.
@@ -57,8 +57,9 @@ pub(super) fn differences(
         Some(_) if cluster.gateway("ingress", &fill_text(GATEWAY, number)).is_none() => {
             // Nothing may listen for a Gateway that the gate thinks is not there.
             let bind = fill_text(BIND, number);
-            for (port, protocol) in PORTS {
-                let mut all = connections(world, number, protocol).into_iter();
+            for port in PORTS {
+                let all = [Protocol::Tcp, Protocol::Tls].into_iter();
+                let mut all = all.flat_map(|protocol| connections(world, number, protocol));
                 if all.any(|own| theirs.listeners.takes(&bind, port, &own).is_some()) {
                     let listeners = theirs.listeners.show(&bind, port);
                     found.push(format!("{bind}:{port}: nobody for us, Istio has {listeners}"));
@@ -77,13 +78,10 @@ pub(super) fn differences(
             None => asked.addresses.get(host.as_str()).cloned(),
         };
         let Some(address) = address else { continue };
-        if client.gateway.is_some() && cluster.routing().virtual_services(host, &client).is_empty()
-        {
-            continue;
-        }
-        for (port, protocol) in PORTS {
-            for connection in connections(world, number, protocol) {
-                let own = ours(port).connected(host, protocol, &connection);
+        for port in PORTS {
+            let protocol = ours(port).list(host);
+            for connection in connections(world, number, protocol.unwrap_or(Protocol::Tcp)) {
+                let own = protocol.and_then(|list| ours(port).connected(host, list, &connection));
                 let their = theirs.listeners.takes(&address, port, &connection);
                 if own != their {
                     let show = |answer: &Option<Answer>| match answer {
@@ -140,6 +138,21 @@ impl Connection {
 }
 
 impl Ours<'_> {
+    /// The list that routes connections to this port of `host`, or of the gateway; `None` where they are requests.
+    fn list(&self, host: &Host) -> Option<Protocol> {
+        let mut lists = [Protocol::Tls, Protocol::Tcp].into_iter();
+        if let Some(gateway) = &self.client.gateway {
+            let has_port = |list: &Protocol| {
+                let listeners = self.world.listeners(gateway, *list).unwrap_or_default();
+                listeners.iter().any(|listener| listener.port == self.port)
+            };
+            return lists.find(has_port);
+        }
+        let ports = self.world.port_protocols(host);
+        let (_, own) = ports.iter().find(|(port, _)| *port == self.port)?;
+        lists.find(|list| own.is_routed_by(*list))
+    }
+
     /// Where a connection to `host` goes; `None` for nowhere.
     fn connected(
         &self,
@@ -154,11 +167,12 @@ impl Ours<'_> {
         let objects = self.world.routing().in_force(host, self.client, protocol, Some(self.port));
         let asked = self.condition_of(protocol, connection.as_match());
         let mut group = 0;
+        let mut names = HashSet::new();
         let mut routes = Vec::new();
         for object in objects {
             let namespace = object.metadata.namespace.as_str();
             for route in object.spec.routes(protocol) {
-                let conditions = self.alternatives(protocol, route, namespace);
+                let conditions = self.alternatives(protocol, route, namespace, &mut names);
                 let parts = conditions.flat_map(Condition::by_specificity).collect::<Vec<_>>();
                 let is_last = parts.iter().any(|(rank, _)| *rank == (0, 0));
                 routes.extend(
@@ -172,7 +186,7 @@ impl Ours<'_> {
         routes.sort_by_key(|(rank, ..)| *rank);
         let taking = routes.iter().find(|(_, own, ..)| own.covers(&asked));
         if let Some((_, _, route, namespace)) = taking {
-            return Some(Answer::Clusters(self.shares(route, namespace)));
+            return Some(Answer::Clusters(self.shares(protocol, route, namespace)));
         }
         if self.client.gateway.is_some() {
             return None;

@@ -1,5 +1,5 @@
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use sluicegate::istio::{
     self, Arrival, Condition, Destination, Host, Protocol, Reading, Resolution, Route, RouteMatch,
@@ -8,7 +8,6 @@ use sluicegate::istio::{
 use sluicegate::policy::fractions;
 use sluicegate::world::{Client, Endpoints, HostKind, Kind, World};
 
-use super::connection::PORTS;
 use super::request::Request;
 use super::{Answer, ClusterView, Entry, Shares, Table};
 
@@ -155,7 +154,7 @@ impl<'a> Ours<'a> {
             let all = first.into_iter().chain(last).collect::<Vec<_>>();
             return (!all.is_empty()).then_some(Served::By(all));
         }
-        if self.is_known(host) {
+        if self.is_requested(host) {
             let objects = in_force();
             if !objects.is_empty() {
                 return Some(Served::By(reached(objects)));
@@ -166,14 +165,16 @@ impl<'a> Ours<'a> {
             Some(HostKind::Alias(_)) => {
                 let target = self.world.alias_target(host)?;
                 let is_alias = matches!(self.world.host(&target), Some(HostKind::Alias(_)));
-                (!is_alias && self.is_known(&target)).then(|| self.served(&target))?
+                (!is_alias && self.is_requested(&target)).then(|| self.served(&target))?
             }
-            Some(_) if self.is_known(host) => Some(Served::Plainly(host.clone())),
+            Some(_) if self.is_requested(host) => Some(Served::Plainly(host.clone())),
             // `reviews.shop` in a request, unlike in an object, is short for the service.
             _ => {
                 let domain = &self.world.mesh().domain;
                 let full = Host::resolve(&format!("{host}.svc.{domain}"), "", domain);
-                self.is_known(&full).then(|| self.served(&full))?
+                // Another name is served on the ports of what it stands for.
+                let is_alias = self.world.alias_target(&full).is_some();
+                (is_alias || self.is_requested(&full)).then(|| self.served(&full))?
             }
         }
     }
@@ -229,8 +230,11 @@ impl<'a> Ours<'a> {
         if self.client.gateway.is_some() {
             return false;
         }
-        if let Some(target) = self.world.alias_target(host) {
-            return !objects(host).is_empty() && !objects(&target).is_empty();
+        if let Some(target) = self.world.alias_target(host)
+            && !objects(host).is_empty()
+            && !objects(&target).is_empty()
+        {
+            return true;
         }
         !self.is_known(host) && objects(host).iter().any(|own| own.spec.hosts.len() > 1)
     }
@@ -240,6 +244,15 @@ impl<'a> Ours<'a> {
         let known = self.world.host(host);
         known.is_some_and(|known| ports_of(known).contains(&self.port))
             && self.world.is_visible(host, self.client)
+    }
+
+    /// Whether the listener's port is one for requests there, besides.
+    fn is_requested(&self, host: &Host) -> bool {
+        let is_alias = matches!(self.world.host(host), Some(HostKind::Alias(_)));
+        let ports = self.world.port_protocols(host);
+        let is_http =
+            ports.iter().any(|(port, own)| *port == self.port && own.is_routed_by(Protocol::Http));
+        self.is_known(host) && (is_alias || is_http)
     }
 
     fn reached_of(&self, object: &'a VirtualService) -> Vec<Reached<'a>> {
@@ -300,15 +313,15 @@ impl<'a> Ours<'a> {
         if route.route.is_empty() {
             return Answer::Itself;
         }
-        Answer::Clusters(self.shares(route, reached.namespace))
+        Answer::Clusters(self.shares(Protocol::Http, route, reached.namespace))
     }
 
     /// The clusters of a route of an object of `namespace`.
-    pub(super) fn shares(&self, route: &Route, namespace: &str) -> Shares {
+    pub(super) fn shares(&self, protocol: Protocol, route: &Route, namespace: &str) -> Shares {
         let mut shares = Shares::default();
         for (share, written) in fractions(route).into_iter().zip(&route.route) {
             if share > 0.0 {
-                shares.add(self.cluster_name(&written.destination, namespace), share);
+                shares.add(self.cluster_name(protocol, &written.destination, namespace), share);
             }
         }
         shares
@@ -319,18 +332,19 @@ impl<'a> Ours<'a> {
         // What answers by itself sends nothing on, and nothing besides.
         if !reached.route.route.is_empty() {
             for mirrored in reached.route.mirrored() {
-                mirrors.add(self.cluster_name(mirrored.to, reached.namespace), mirrored.part);
+                let name = self.cluster_name(Protocol::Http, mirrored.to, reached.namespace);
+                mirrors.add(name, mirrored.part);
             }
         }
         mirrors
     }
 
-    fn cluster_name(&self, to: &Destination, namespace: &str) -> String {
+    fn cluster_name(&self, protocol: Protocol, to: &Destination, namespace: &str) -> String {
         let host = Host::resolve(&to.host, namespace, &self.world.mesh().domain);
         let known = self.world.host(&host);
         let own = known.map(ports_of).unwrap_or_default();
         // A sidecar knows the services of the listener's port for HTTP, a gateway all of them.
-        let is_l4 = PORTS.iter().any(|(port, _)| *port == self.port);
+        let is_l4 = protocol != Protocol::Http;
         let is_seen = (self.client.gateway.is_some() || is_l4 || own.contains(&self.port))
             && self.world.is_routable(&host, self.client);
         let port = match (to.port.number, own.as_slice()) {
@@ -369,9 +383,15 @@ impl<'a> Ours<'a> {
         protocol: Protocol,
         route: &Route,
         namespace: &str,
-    ) -> impl Iterator<Item = Condition> {
+        taken: &mut HashSet<String>,
+    ) -> impl Iterator<Item = Condition> + use<> {
         let arrival = Arrival::at(self.gateway(), namespace).of_protocol(protocol);
-        Condition::alternatives(route, &arrival, Reading::Strict).into_iter()
+        let arrival = arrival.on_port(Some(self.port));
+        let own = match self.client.gateway.is_some() && protocol == Protocol::Tls {
+            true => Condition::alternatives_once(route, &arrival, taken),
+            false => Condition::alternatives(route, &arrival, Reading::Strict),
+        };
+        own.into_iter()
     }
 
     fn condition(&self, protocol: Protocol, own: RouteMatch) -> Condition {

@@ -81,17 +81,27 @@ impl Theirs {
         })
     }
 
+    /// Whether there is such a route configuration.
+    pub(crate) fn has(&self, config: &str) -> bool {
+        self.hosts.contains_key(config)
+    }
+
     /// What requests for `host` meet behind the listener of `port`.
     pub(crate) fn table(&self, config: &str, host: &str) -> Option<Table> {
-        let hosts = self.hosts.get(config)?;
-        let own = best(hosts, host)?;
+        let own = self.virtual_host(config, host)?;
         Some(Table { entries: own.routes.iter().map(entry).collect(), is_complete: false })
     }
 
     /// Which entry of the table a request takes.
     pub(crate) fn takes(&self, config: &str, host: &str, request: &Request) -> Option<usize> {
-        let own = best(self.hosts.get(config)?, host)?;
+        let own = self.virtual_host(config, host)?;
         own.routes.iter().position(|route| request.satisfies(&route["match"]))
+    }
+
+    fn virtual_host(&self, config: &str, host: &str) -> Option<&VirtualHost> {
+        let hosts = self.hosts.get(config)?;
+        // `HOST:PORT`: what is detected to be HTTP at the address of one host is for that one, whatever it asks for.
+        if config.contains(':') { hosts.first() } else { best(hosts, host) }
     }
 
     fn add_cluster(&mut self, cluster: &Value) {

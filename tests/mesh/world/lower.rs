@@ -2,7 +2,6 @@ use serde_json::{Value, json};
 
 use super::Piece;
 use super::dice::Dice;
-use super::generate::REVIEWS;
 use super::routes::destinations;
 
 /// Gives some worlds ports and routes of connections. It has dice of its own, so that the rest of a world stays as it was.
@@ -20,10 +19,7 @@ pub(super) fn add_connections(seed: u64, world: &mut Vec<Piece>) {
         let spec = object["spec"].clone();
         let has_address = spec["type"] != "ExternalName" && spec["clusterIP"] != "None";
         if object["kind"] == "Service" && has_address {
-            let ports = [
-                json!({ "name": "tcp-main", "port": 9090 }),
-                json!({ "name": "tls-main", "port": 9443 }),
-            ];
+            let ports = [port(&mut dice, 9090, "tcp"), port(&mut dice, 9443, "tls")];
             if let Some(all) = object["spec"]["ports"].as_array_mut() {
                 all.extend(ports);
             }
@@ -31,8 +27,7 @@ pub(super) fn add_connections(seed: u64, world: &mut Vec<Piece>) {
         if object["kind"] != "VirtualService" || spec.get("hosts").is_none() || dice.chance(30) {
             continue;
         }
-        // A gateway does not ask a connection for its host: a rule for another one would take it.
-        let is_at_gateway = has_gateway && spec["hosts"] == json!([REVIEWS]) && dice.chance(60);
+        let is_at_gateway = has_gateway && dice.chance(60);
         if is_at_gateway {
             object["spec"]["gateways"] = json!(["mesh", "ingress/lower-@"]);
         }
@@ -71,15 +66,38 @@ pub(super) fn add_connections(seed: u64, world: &mut Vec<Piece>) {
         }
     }
     if has_gateway {
-        let server = |number: u16, name: &str| json!({ "bind": "lo:@", "port": { "number": number, "name": name, "protocol": name.to_uppercase() }, "hosts": ["*"] });
+        let mut server = |number: u16, name: &str| {
+            let hosts = dice.pick(&["*", "*", "alpha/*", "*.alpha.svc.cluster.local"]);
+            json!({
+                "bind": "lo:@", "hosts": [hosts],
+                "port": { "number": number, "name": name, "protocol": name.to_uppercase() },
+            })
+        };
+        let tcp = server(9090, "tcp");
         let mut tls = server(9443, "tls");
         tls["tls"] = json!({ "mode": "PASSTHROUGH" });
         let object = json!({
             "apiVersion": "networking.istio.io/v1", "kind": "Gateway",
             "metadata": { "name": "lower-@", "namespace": "ingress" },
-            "spec": { "selector": { "app": "edge" }, "servers": [server(9090, "tcp"), tls] },
+            "spec": { "selector": { "app": "edge" }, "servers": [tcp, tls] },
         });
         world.push(Piece { wave: 0, object });
+    }
+}
+
+/// A port, mostly of the kind that its number stands for.
+fn port(dice: &mut Dice, number: u16, kind: &str) -> Value {
+    match dice.below(12) {
+        0 => json!({ "name": format!("main-{number}"), "port": number }),
+        1 => json!({ "name": format!("http-{number}"), "port": number }),
+        2 => json!({ "name": format!("tcp-{number}"), "port": number }),
+        3 => json!({ "name": format!("https-{number}"), "port": number }),
+        4 => json!({ "name": format!("http-other-{number}"), "port": number, "appProtocol": kind }),
+        5 => {
+            let app = "kubernetes.io/h2c";
+            json!({ "name": format!("tcp-other-{number}"), "port": number, "appProtocol": app })
+        }
+        _ => json!({ "name": format!("{kind}-main"), "port": number }),
     }
 }
 
