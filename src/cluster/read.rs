@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::repair;
 use super::resources::kind_of;
 use crate::istio::{
-    DestinationRule, Gateway, ServiceEntry, Timestamp, VirtualService, WorkloadEntry,
+    DestinationRule, Gateway, ServiceEntry, Sidecar, Timestamp, VirtualService, WorkloadEntry,
 };
 use crate::world::{
     EndpointSlice, Kind, Namespace, Node, Object, Pod, PodStatus, Service, ServicePort,
@@ -57,6 +57,7 @@ fn of_kind(kind: Kind, source: Source<'_>) -> Option<Object> {
         Kind::ServiceEntry => Object::ServiceEntry(Box::new(source.read::<ServiceEntry>())),
         Kind::WorkloadEntry => Object::WorkloadEntry(Box::new(source.read::<WorkloadEntry>())),
         Kind::Gateway => Object::Gateway(Box::new(source.read::<Gateway>())),
+        Kind::Sidecar => Object::Sidecar(Box::new(source.read::<Sidecar>())),
         Kind::Service => Object::Service(source.read::<RawService>().into()),
         Kind::EndpointSlice => Object::EndpointSlice(source.read::<RawSlice>().into()),
         Kind::Pod => Object::Pod(source.read::<RawPod>().into()),
@@ -83,6 +84,7 @@ pub(super) fn name(object: &Object) -> (&str, &str) {
         Object::ServiceEntry(object) => (&object.metadata.namespace, &object.metadata.name),
         Object::WorkloadEntry(object) => (&object.metadata.namespace, &object.metadata.name),
         Object::Gateway(object) => (&object.metadata.namespace, &object.metadata.name),
+        Object::Sidecar(object) => (&object.metadata.namespace, &object.metadata.name),
         Object::Service(object) => (&object.namespace, &object.name),
         Object::EndpointSlice(object) => (&object.namespace, &object.name),
         Object::Pod(object) => (&object.namespace, &object.name),

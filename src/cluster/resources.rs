@@ -33,6 +33,7 @@ pub const RESOURCES: [Resource; Kind::ALL.len()] = [
     istio(Kind::ServiceEntry, "serviceentries"),
     istio(Kind::WorkloadEntry, "workloadentries"),
     istio(Kind::Gateway, "gateways"),
+    istio(Kind::Sidecar, "sidecars"),
     built_in(Kind::Service, "", "services"),
     built_in(Kind::EndpointSlice, "discovery.k8s.io", "endpointslices"),
     built_in(Kind::Pod, "", "pods"),

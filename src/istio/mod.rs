@@ -12,6 +12,7 @@ mod re2;
 mod read;
 mod service_entry;
 mod shape;
+mod sidecar;
 mod traffic_policy;
 mod virtual_service;
 mod workload_entry;
@@ -29,6 +30,7 @@ pub use path::FieldPath;
 pub use re2::{Re2Error, Re2Problem, check_re2};
 pub use read::{Judged, ShapeError, Written};
 pub use service_entry::{Location, Resolution, ServiceEntry, ServiceEntryPort, ServiceEntrySpec};
+pub use sidecar::{EgressHosts, EgressListener, EgressPort, Sidecar, SidecarSpec};
 pub use traffic_policy::{
     ConsistentHash, HttpCookie, LoadBalancer, OutlierDetection, PolicyInForce, PortTrafficPolicy,
     TrafficPolicy,

@@ -16,7 +16,7 @@ const MESH_DEFAULT: &str = "meshConfig.defaultServiceExportTo says so";
 
 /// A destination that gets traffic exists.
 ///
-/// Reads: the host and the port of each destination. Looks up Services, ServiceEntries and Gateways.
+/// Reads: the host and the port of each destination. Looks up Services, ServiceEntries, Gateways and Sidecars.
 ///
 /// Refuses a destination with a share above 0 whose host is neither a Service nor a ServiceEntry, that its clients do not see
 /// (`exportTo` of a ServiceEntry, or the annotation `networking.istio.io/exportTo` of a Service), or on a port that it does not
@@ -45,7 +45,8 @@ impl Rule for DestinationExists {
     const ID: &'static str = "destination-exists";
     const ACTION: Action = Action::Deny;
     const STAGE: Stage = Stage::Traffic;
-    const READS: &'static [Kind] = &[Kind::Service, Kind::ServiceEntry, Kind::Gateway, Kind::Pod];
+    const READS: &'static [Kind] =
+        &[Kind::Service, Kind::ServiceEntry, Kind::Gateway, Kind::Sidecar, Kind::Pod];
 
     fn check(&self, case: &Case<'_>, report: &mut Report<'_>) {
         let Some(change) = case.change else { return };
@@ -55,8 +56,11 @@ impl Rule for DestinationExists {
         for carried in case.carried() {
             let destination = change.destinations.get(carried.destination);
             if let Some(kind) = case.world.host(&destination.host) {
+                let own = Client::in_namespace(&case.review.namespace);
+                let is_own_asked = takers.users().iter().any(|users| users.is_shown_to(&own));
                 let asked = takers.asked(&carried);
-                let own = Present { case, carried: &carried, destination, kind, asked };
+                let own =
+                    Present { case, carried: &carried, destination, kind, asked, is_own_asked };
                 if !own.is_hidden(report) && !own.lacks_alias(report) {
                     own.lacks_port(report);
                 }
@@ -215,6 +219,8 @@ struct Present<'a> {
     kind: HostKind<'a>,
     /// Those who can take the route.
     asked: &'a [Asked],
+    /// Whether no Sidecar hides the object from its own namespace.
+    is_own_asked: bool,
 }
 
 impl Present<'_> {
@@ -242,16 +248,19 @@ impl Present<'_> {
         let calls = |client: &Client| hosts.iter().any(|host| case.world.is_visible(host, client));
         let mut asked = self.asked.to_vec();
         let own = Client::in_namespace(&case.review.namespace);
-        if asked.iter().any(|asked| asked.why == Why::Anywhere) {
+        if self.is_own_asked && asked.iter().any(|asked| asked.why == Why::Anywhere) {
             asked.insert(0, Asked { clients: vec![own], why: Why::Exported });
         }
         let lacks = |asked: &Asked| {
             !asked.clients.iter().any(sees)
                 && (asked.why != Why::Anywhere || asked.clients.iter().any(calls))
         };
-        let lost = asked.iter().filter(|asked| lacks(asked));
+        let mut lost = asked.iter().filter(|asked| lacks(asked)).collect::<Vec<_>>();
+        let is_counted = lost.iter().any(|asked| asked.why.counts());
+        lost.retain(|asked| asked.why.counts() == is_counted);
+        let clients = lost.iter().filter_map(|asked| asked.clients.first()).collect::<Vec<_>>();
         let mut names = Vec::new();
-        for client in lost.filter_map(|asked| asked.clients.first()) {
+        for client in &clients {
             let name = match (&client.gateway, client.namespace.as_str()) {
                 (Some(gateway), _) => format!("at Gateway {gateway}"),
                 (None, ANY_NAMESPACE) => "anywhere else in the mesh".to_owned(),
@@ -292,9 +301,12 @@ impl Present<'_> {
             destination.host
         );
         let path = carried.destination_path("host");
-        let gravity = case.if_absent(carried.gravity);
-        let rests_on = std::iter::once(self.rests_on()).chain(carried.rests_on());
-        report.lookup(gravity, path, message, rests_on.collect());
+        let gravity = if is_counted { carried.gravity } else { Gravity::WarnOnly };
+        let gravity = case.if_absent(gravity);
+        let sidecars = clients.first().map(|client| case.sidecars_of(client));
+        let mut rests_on = vec![self.rests_on()];
+        rests_on.extend(sidecars.into_iter().flatten().chain(carried.rests_on()));
+        report.lookup(gravity, path, message, rests_on);
         true
     }
 

@@ -8,7 +8,7 @@ use crate::istio::{
     delegate::merge, full_gateway,
 };
 use crate::policy::words::{are, counted, list};
-use crate::policy::{Action, Case, Gravity, Report, Rule, Stage, fractions};
+use crate::policy::{Action, Case, Clients, Gravity, Report, Rule, Stage, fractions};
 use crate::world::{Client, HostKind, Kind, NoDelegate};
 
 /// What is written is in force.
@@ -19,7 +19,8 @@ use crate::world::{Client, HostKind, Kind, NoDelegate};
 /// Why: Istio says nothing about what it leaves out. In the mesh one VirtualService is in force for a host: private ones first,
 /// then the oldest; another one's routes are never tried. On a gateway the routes of all are tried, and the first catch-all ends
 /// it. A delegate's route whose match is no part of the root's is dropped. And a VirtualService that is only for a gateway does
-/// nothing for clients in the mesh: they reach all pods of the Service, those of a canary included, whatever the weights.
+/// nothing for clients in the mesh: they reach all pods of the Service, those of a canary included, whatever the weights. Nor
+/// does one that a Sidecar hides from every client.
 ///
 /// Not warned about: hosts that no other VirtualService has; a VirtualService in front that has no route for the same clients; a
 /// split for a gateway only whose Service no client in the mesh could reach in two versions; and what the stored object had
@@ -33,8 +34,13 @@ use crate::world::{Client, HostKind, Kind, NoDelegate};
 pub(super) struct HostConflict {}
 
 /// What the rule looks up.
-const READS: [Kind; 4] =
-    [Kind::VirtualService, Kind::DestinationRule, Kind::Service, Kind::EndpointSlice];
+const READS: [Kind; 5] = [
+    Kind::VirtualService,
+    Kind::DestinationRule,
+    Kind::Service,
+    Kind::EndpointSlice,
+    Kind::Sidecar,
+];
 
 impl Rule for HostConflict {
     const ID: &'static str = "host-conflict";
@@ -51,6 +57,7 @@ impl Rule for HostConflict {
         } else {
             check_delegates(case, report);
             check_hosts(case, report);
+            check_sidecars(case, report);
             check_mesh_callers(case, report);
         }
     }
@@ -113,6 +120,18 @@ fn check_hosts(case: &Case<'_>, report: &mut Report<'_>) {
             report.advice(Gravity::WarnOnly, path(), message, key, 0.0);
         }
     }
+}
+
+/// A Sidecar that hides it from everybody.
+fn check_sidecars(case: &Case<'_>, report: &mut Report<'_>) {
+    let Some(own) = case.clients().iter().find_map(Clients::hidden_by) else { return };
+    let name = format!("{}/{}", own.metadata.namespace, own.metadata.name);
+    let namespace = &case.review.namespace;
+    let message = format!(
+        "no client in the mesh is routed by this: Sidecar {name} shows nobody both VirtualServices of namespace {namespace} and these hosts\n  Passes: first egress hosts in {name} that show both to those who call, then this."
+    );
+    let path = FieldPath::spec().field("hosts");
+    report.advice(Gravity::WarnOnly, path, message, "sidecar".to_owned(), 0.0);
 }
 
 /// Whether any http route is one for this client.

@@ -26,12 +26,13 @@ const MOST_LOOKUPS: usize = 20_000;
 /// `exportTo` is the same set; one with a `workloadSelector` takes the place of the others for the pods that it selects; one
 /// with the label `istio.io/rev` of another revision does not exist. The clients concerned are those anywhere in the mesh, those
 /// in the service's namespace, those that `exportTo`, `sourceNamespace` and `sourceLabels` name, and the pods that serve the
-/// Gateways named, wherever these run.
+/// Gateways named, wherever these run. Clients from whom a Sidecar hides the VirtualService are not asked: with one in the root
+/// namespace for `./*` these are all but those in its own namespace.
 ///
-/// Admitted with a warning: where only clients lose whose own namespace has a DestinationRule that hides the subset; on a
-/// first install, where no endpoint of the host is ready yet; in a dry run, whose other objects the server does not have; where
+/// Admitted with a warning: where only clients lose whose own namespace has a DestinationRule that hides the subset, or a
+/// Sidecar that shows what others do not see; on a first install, where no endpoint of the host is ready yet; in a dry run, whose other objects the server does not have; where
 /// the subset was missing before and gets no more than it had; and for a lowering. Before anybody is refused the
-/// DestinationRules are read again from the API server.
+/// DestinationRules and Sidecars are read again from the API server.
 ///
 /// Why: Istio makes no cluster for a subset that nobody defined, and takes the route all the same.
 ///
@@ -51,6 +52,7 @@ impl Rule for SubsetDefined {
         Kind::Service,
         Kind::ServiceEntry,
         Kind::Gateway,
+        Kind::Sidecar,
         Kind::Pod,
         Kind::VirtualService,
     ];
@@ -65,10 +67,13 @@ impl Rule for SubsetDefined {
             if subset.is_empty() || case.world.host(&destination.host).is_none() {
                 continue;
             }
-            let lost = search.lost(takers.asked(&carried), &destination.host, subset);
+            let mut lost = search.lost(takers.asked(&carried), &destination.host, subset);
+            let is_counted = lost.iter().any(|asked| asked.why.counts());
+            lost.retain(|asked| asked.why.counts() == is_counted);
             if let Some(first) = lost.first().and_then(|asked| asked.clients.first()) {
                 let is_way_out = search.is_way_out(&lost, &destination.host, subset);
-                let gravity = if is_way_out { Gravity::WarnOnly } else { carried.gravity };
+                let is_mild = is_way_out || !is_counted;
+                let gravity = if is_mild { Gravity::WarnOnly } else { carried.gravity };
                 let gravity = case.if_absent(gravity);
                 if !report.has_room(gravity) {
                     continue;
@@ -130,7 +135,7 @@ impl Search<'_> {
             matches!(host.as_ref().and_then(|host| world.host(host)),
                 Some(HostKind::ServiceEntry(entry)) if entry.spec.location == Location::External)
         };
-        lost.iter().all(|asked| matches!(asked.why, Why::Anywhere | Why::Service))
+        lost.iter().all(|asked| matches!(asked.why, Why::Anywhere | Why::Service | Why::Own))
             && !object.spec.hosts.is_empty()
             && object.spec.hosts.iter().all(is_external)
             && !self.lacks(&Client::in_namespace(&review.namespace), host, subset)
@@ -179,10 +184,9 @@ fn rests_on(case: &Case<'_>, destination: &Destination, client: &Client) -> Vec<
     namespaces.retain(|namespace| *namespace != ANY_NAMESPACE);
     namespaces.sort_unstable();
     namespaces.dedup();
-    namespaces
-        .into_iter()
-        .map(|namespace| Reference::DestinationRules { namespace: namespace.to_owned() })
-        .collect()
+    let rules = namespaces.into_iter();
+    let rules = rules.map(|name| Reference::DestinationRules { namespace: name.to_owned() });
+    rules.chain(case.sidecars_of(client)).collect()
 }
 
 fn message(
@@ -216,6 +220,9 @@ fn message(
     let is_kept = |rule: &&DestinationRule| {
         !is_exported(case, rule, client) && rule.spec.workload_selector.is_none()
     };
+    if lost.iter().all(|asked| !asked.why.counts()) {
+        message.push_str(&format!("\n  {}", shown_by(case, client)));
+    }
     let kept = elsewhere.map(|(rule, _)| rule).filter(is_kept);
     let defined = used.into_iter().flat_map(EffectiveRule::subsets);
     let defined = defined.map(|subset| subset.name.as_str());
@@ -339,6 +346,15 @@ fn hidden_message(
     format!(
         "{} would get 503 for {clients}: they find no subset {subset} of {host}\n  {instead}.\n  {next}",
         carried.said(),
+    )
+}
+
+/// Which Sidecar of its own namespace shows such a client the VirtualService.
+fn shown_by(case: &Case<'_>, client: &Client) -> String {
+    let own = case.world.sidecar(client).map(|own| &own.metadata);
+    let own = own.map_or(String::new(), |own| format!(" ({}/{})", own.namespace, own.name));
+    format!(
+        "Only a Sidecar of their own{own} shows them this VirtualService; nobody here knows whether they use it."
     )
 }
 

@@ -53,6 +53,7 @@ impl Rule for SubsetInUse {
         Kind::Service,
         Kind::ServiceEntry,
         Kind::EndpointSlice,
+        Kind::Sidecar,
         Kind::Pod,
     ];
 
@@ -228,7 +229,11 @@ fn message(case: &Definition<'_>, lost: &[&Use<'_>]) -> String {
     let own = lost[0];
     let mut who = clients(&own.client);
     if own.gravity == Gravity::WarnOnly && !case.review.dry_run && !own.is_mirror {
-        who.push_str(", of which no pod runs now,");
+        let is_there = case.world.has_pods(&own.client.namespace, &own.client.labels);
+        who.push_str(match is_there {
+            true => ", whom only a Sidecar of their own shows it,",
+            false => ", of which no pod runs now,",
+        });
     }
     let more = match others(lost) {
         0 => String::new(),
@@ -441,7 +446,8 @@ fn full(rule: &DestinationRule) -> String {
 }
 
 /// The share, and who defines the subset; the Service may be gone with the whole application. Three reads are all there are, and
-/// whether pods answer in this very second is the least of it.
+/// whether pods answer in this very second is the least of it. A Sidecar that came a moment ago and took the clients away is not
+/// looked for either: it is the rarest write of all, and it takes nobody away before istiod has told them.
 fn rests_on_rules(case: &Definition<'_>, own: &Use<'_>) -> Vec<Reference> {
     let mut found = vec![routes_of(own.object)];
     let host = target(case, &own.host);

@@ -19,6 +19,7 @@ mod references;
 mod routing;
 mod selection;
 mod services;
+mod sidecars;
 mod table;
 mod virtual_services;
 mod workloads;
@@ -39,7 +40,7 @@ pub use virtual_services::MESH;
 pub use workloads::{Age, Workload};
 
 use crate::istio::{
-    DestinationRule, Gateway, ServiceEntry, Timestamp, VirtualService, WorkloadEntry,
+    DestinationRule, Gateway, ServiceEntry, Sidecar, Timestamp, VirtualService, WorkloadEntry,
 };
 
 /// The kinds of objects that the world is made of.
@@ -55,6 +56,8 @@ pub enum Kind {
     WorkloadEntry,
     /// `networking.istio.io` Gateway.
     Gateway,
+    /// `networking.istio.io` Sidecar: what proxies may call.
+    Sidecar,
     /// `v1` Service.
     Service,
     /// `discovery.k8s.io` EndpointSlice.
@@ -77,12 +80,13 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::VirtualService,
         Self::DestinationRule,
         Self::ServiceEntry,
         Self::WorkloadEntry,
         Self::Gateway,
+        Self::Sidecar,
         Self::Service,
         Self::EndpointSlice,
         Self::Pod,
@@ -102,6 +106,7 @@ impl Kind {
             Self::ServiceEntry => "ServiceEntry",
             Self::WorkloadEntry => "WorkloadEntry",
             Self::Gateway => "Gateway",
+            Self::Sidecar => "Sidecar",
             Self::Service => "Service",
             Self::EndpointSlice => "EndpointSlice",
             Self::Pod => "Pod",
@@ -128,6 +133,8 @@ pub enum Object {
     WorkloadEntry(Box<WorkloadEntry>),
     /// See [`Gateway`].
     Gateway(Box<Gateway>),
+    /// See [`Sidecar`].
+    Sidecar(Box<Sidecar>),
     /// See [`Service`].
     Service(Service),
     /// See [`EndpointSlice`].
@@ -212,6 +219,7 @@ pub struct World {
     entries: entries::Entries,
     nodes: nodes::Nodes,
     gateways: gateways::Gateways,
+    sidecars: sidecars::Sidecars,
     services: services::Services,
     labels: labels::LabelSets,
     pods: pods::Pods,
@@ -286,6 +294,7 @@ impl World {
                 let all = pods.iter().map(|(namespace, set)| (namespace, labels.map(set)));
                 self.gateways.apply(*object, all);
             }
+            Object::Sidecar(object) => self.sidecars.apply(*object),
             Object::EndpointSlice(object) => self.services.apply_slice(object, &mut self.pods),
             Object::Pod(object) => {
                 self.leave_gateways(&object.namespace, &object.name);
@@ -314,6 +323,7 @@ impl World {
                 self.entries.delete(namespace, name, &mut self.labels, &mut self.nodes);
             }
             Kind::Gateway => self.gateways.delete(namespace, name),
+            Kind::Sidecar => self.sidecars.delete(namespace, name),
             Kind::WorkloadEntry => {
                 self.entries.delete_workload(namespace, name, &mut self.labels, &mut self.nodes);
             }
@@ -340,6 +350,7 @@ impl World {
             Kind::ServiceEntry => self.entries.names(),
             Kind::WorkloadEntry => self.entries.workload_names(),
             Kind::Gateway => self.gateways.names(),
+            Kind::Sidecar => self.sidecars.names(),
             Kind::Service => self.services.names(),
             Kind::EndpointSlice => self.services.slice_names(),
             Kind::Pod => self.pods.names(),

@@ -60,7 +60,7 @@ impl<'a> Routing<'a> {
     ) -> Vec<&'a VirtualService> {
         let tried = match protocol {
             Protocol::Tls | Protocol::Tcp if client.gateway.is_none() => {
-                self.tried_for_connections(host, client)
+                self.tried_for_connections(host, client, port)
             }
             _ => self.tried(host, client, port),
         };
@@ -75,7 +75,9 @@ impl<'a> Routing<'a> {
 
     fn tried(self, host: &Host, client: &Client, port: Option<i64>) -> Vec<(Turn<'a>, Bound<'a>)> {
         let lower = lower(host.as_str());
+        let shown = self.world.shown(&lower, client, (true, port));
         let seen = self.covering(&lower).into_iter();
+        let seen = seen.filter(|(_, kept)| shown.as_ref().is_none_or(|own| own.has(kept)));
         let mut seen = seen
             .filter_map(|(rank, kept)| Some((rank, kept.turn(client)?, kept)))
             .collect::<Vec<_>>();
@@ -92,9 +94,16 @@ impl<'a> Routing<'a> {
     /// A sidecar's listener of a service is made by all that name the service as it is written, wildcards in their turn.
     ///
     /// Source: `pilot/pkg/networking/core/tls.go` `getConfigsForHost`.
-    fn tried_for_connections(self, host: &Host, client: &Client) -> Vec<(Turn<'a>, Bound<'a>)> {
+    fn tried_for_connections(
+        self,
+        host: &Host,
+        client: &Client,
+        port: Option<i64>,
+    ) -> Vec<(Turn<'a>, Bound<'a>)> {
+        let shown = self.world.shown(host.as_str(), client, (false, port));
         let seen = self.covering(&lower(host.as_str())).into_iter();
         let seen = seen.filter(|(_, kept)| kept.binding.covers(host.as_str()));
+        let seen = seen.filter(|(_, kept)| shown.as_ref().is_none_or(|own| own.has(kept)));
         let mut tried =
             seen.filter_map(|(_, kept)| Some((kept.turn(client)?, kept))).collect::<Vec<_>>();
         tried.sort_by_key(|(turn, _)| *turn);

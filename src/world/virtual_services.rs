@@ -97,6 +97,11 @@ impl Binding {
         self.hosts.iter().map(|host| host.as_str().to_lowercase()).collect()
     }
 
+    /// Its hosts, with their case.
+    pub(super) fn hosts(&self) -> impl Iterator<Item = &str> {
+        self.hosts.iter().map(Host::as_str)
+    }
+
     /// Whether it names exactly this host, in this case.
     pub(super) fn names(&self, host: &str) -> bool {
         self.hosts.iter().any(|own| own.as_str() == host)

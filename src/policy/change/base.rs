@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
+use super::clients::Clients;
 use super::table::{Listed, Order};
 use crate::istio::{Host, Protocol, VirtualService, full_gateway};
 use crate::world::{ANY_NAMESPACE, ChangedRouting, Client, HostKind, MESH, World};
@@ -289,7 +290,8 @@ impl<'a> Finder<'a> {
 }
 
 /// The clients that may see different VirtualServices: one in any namespace, one in the object's own, and those that it is
-/// exported to by name. A gateway is a client where its pods are; in its own namespace where nobody knows them.
+/// exported to by name; with Sidecars, also those who see it because of one. A gateway is a client where its pods are; in its own
+/// namespace where nobody knows them.
 fn clients(written: Written<'_>, gateway: &str, world: &World) -> Vec<Client> {
     let mut namespaces = BTreeSet::new();
     if let Some((namespace, name)) = gateway.split_once('/') {
@@ -303,9 +305,22 @@ fn clients(written: Written<'_>, gateway: &str, world: &World) -> Vec<Client> {
         let named = objects.flat_map(|object| &object.spec.export_to).map(String::as_str);
         namespaces.extend(named.filter(|to| !matches!(*to, "*" | "." | "~")));
     }
-    let gateway = (gateway != MESH).then(|| gateway.to_owned());
+    let is_mesh = gateway == MESH;
+    let gateway = (!is_mesh).then(|| gateway.to_owned());
     let client = |namespace| Client { gateway: gateway.clone(), ..Client::in_namespace(namespace) };
-    namespaces.into_iter().map(client).collect()
+    let mut found = namespaces.into_iter().map(client).collect::<Vec<_>>();
+    if is_mesh && world.has_sidecars() {
+        // Those who see it although a Sidecar hides it from clients anywhere.
+        let objects = [written.old, written.new].into_iter().flatten();
+        for users in objects.map(|object| Clients::of(object, written.namespace, world)) {
+            for client in users.sidecars() {
+                if !found.contains(client) {
+                    found.push(client.clone());
+                }
+            }
+        }
+    }
+    found
 }
 
 /// Everything of `a`, then what only `b` has, each once.

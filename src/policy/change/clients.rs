@@ -1,10 +1,9 @@
 //! Whose requests a VirtualService routes: sidecars by namespace and label, and the pods of Gateways.
 
 use std::borrow::Cow;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 
-use super::Carried;
-use crate::istio::{Host, Protocol, Route, RouteMatch, VirtualService, full_gateway};
+use crate::istio::{Host, Protocol, Route, RouteMatch, Sidecar, VirtualService, full_gateway};
 use crate::policy::rule::Case;
 use crate::world::{ANY_NAMESPACE, Client, MESH, World};
 
@@ -20,21 +19,41 @@ pub struct Asked {
 /// Why a client is asked about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Why {
-    /// It stands for all namespaces without rules of their own.
+    /// It stands for all namespaces without rules and Sidecars of their own.
     Anywhere,
+    /// It is in the namespace of the VirtualService or of one of its hosts, which a Sidecar hides from clients anywhere.
+    Own,
     /// It is in the namespace of a Service that is a destination.
     Service,
     /// The VirtualService is exported to its namespace by name.
     Exported,
     /// It serves a Gateway that the VirtualService is bound to.
     Gateway,
+    /// Only because of a Sidecar of its own namespace does it see what one hides from the others; nobody here knows whether it
+    /// sends it anything.
+    Sidecar,
 }
+
+impl Why {
+    /// Whether it may cost the writer something that such a client loses.
+    pub fn counts(self) -> bool {
+        self != Self::Sidecar
+    }
+}
+
+/// So many namespaces are asked about that see a VirtualService because of Sidecars of their own, of so many that are looked at:
+/// they only earn a warning, and what one of them does not find the others hardly find.
+const MOST_SHOWN: usize = 16;
+const MOST_SIDECARS: usize = 256;
 
 /// Who uses a VirtualService.
 ///
 /// All clients of the mesh look alike to Istio, but for three: those in the destination's namespace, those at a gateway, whose
 /// pods may be anywhere, and those whose own namespace has DestinationRules for the destination. The last are told apart from the
 /// others because nobody here knows whether they send it anything.
+///
+/// Where there are Sidecars, whoever does not see the VirtualService is not asked about. One in the root namespace often hides
+/// it from all but its own namespace and those of its hosts; then these are asked about in place of clients anywhere.
 #[derive(Debug)]
 pub struct Clients<'a> {
     world: &'a World,
@@ -42,6 +61,8 @@ pub struct Clients<'a> {
     namespace: &'a str,
     exported: Exported<'a>,
     asked: Vec<Asked>,
+    /// Clients from whom a Sidecar hides it; pods that a route names may have another one.
+    hidden: Vec<Asked>,
 }
 
 /// The namespaces whose clients see a VirtualService.
@@ -64,7 +85,8 @@ impl<'a> Clients<'a> {
     /// Those who use `object` of `namespace`.
     pub fn of(object: &'a VirtualService, namespace: &'a str, world: &'a World) -> Self {
         let exported = exported(object, namespace, world);
-        let mut own = Self { world, object, namespace, exported, asked: Vec::new() };
+        let (asked, hidden) = (Vec::new(), Vec::new());
+        let mut own = Self { world, object, namespace, exported, asked, hidden };
         if object.spec.is_for_mesh() {
             own.add_sidecars();
         }
@@ -87,6 +109,19 @@ impl<'a> Clients<'a> {
             }
         }
         all
+    }
+
+    /// The Sidecar that hides it, where no sidecar sees it because of one.
+    pub fn hidden_by(&self) -> Option<&'a Sidecar> {
+        let first = self.hidden.iter().find_map(|hidden| hidden.clients.first())?;
+        let is_seen = self.all().iter().any(|client| client.gateway.is_none());
+        self.world.sidecar(first).filter(|_| !is_seen)
+    }
+
+    /// The sidecars that are asked about.
+    pub(super) fn sidecars(&self) -> impl Iterator<Item = &Client> {
+        let all = self.asked.iter().flat_map(|asked| &asked.clients);
+        all.filter(|client| client.gateway.is_none())
     }
 
     /// Those who can take a route: its `gateways`, `sourceNamespace` and `sourceLabels` leave some of them out, or speak of
@@ -114,7 +149,8 @@ impl<'a> Clients<'a> {
             && !(block.source_labels.is_empty() && block.source_namespace.is_empty());
         let is_of_mesh = |asked: &Asked| asked.clients.iter().all(|own| own.gateway.is_none());
         let mut found = Vec::new();
-        for asked in &self.asked {
+        let hidden = self.hidden.iter().filter(|_| has_source);
+        for asked in self.asked.iter().chain(hidden) {
             if !is_of_mesh(asked) {
                 let mut asked = asked.clone();
                 asked.clients.retain(|own| {
@@ -127,18 +163,19 @@ impl<'a> Clients<'a> {
             } else if is_for(MESH) && (!has_source || block.source_namespace.is_empty()) {
                 let mut asked = asked.clone();
                 if has_source {
-                    asked
-                        .clients
-                        .iter_mut()
-                        .for_each(|own| own.labels = block.source_labels.clone());
+                    let labels = &block.source_labels;
+                    asked.clients.iter_mut().for_each(|own| own.labels.extend(labels.clone()));
+                    asked.clients.retain(|own| self.is_shown_to(own));
                 }
-                found.push(asked);
+                if !asked.clients.is_empty() {
+                    found.push(asked);
+                }
             }
         }
         let source = block.source_namespace.as_str();
-        if has_source && !source.is_empty() && self.is_for_mesh_in(source) {
-            let labels = block.source_labels.clone();
-            let client = Client { labels, ..Client::in_namespace(source) };
+        let labels = block.source_labels.clone();
+        let client = Client { labels, ..Client::in_namespace(source) };
+        if has_source && !source.is_empty() && self.has_sidecar(&client) {
             found.push(Asked { clients: vec![client], why: Why::Exported });
         }
         found
@@ -160,6 +197,10 @@ impl<'a> Clients<'a> {
             let first = found.len();
             let plain = Client::in_namespace(namespace);
             let selected = rules.selectors(host, namespace).into_iter();
+            let is_shown = self.is_shown_to(&plain);
+            let of_sidecars = self.world.sidecar_selectors(namespace);
+            let of_sidecars = of_sidecars.into_iter().filter(|_| !is_shown);
+            let selected = selected.chain(of_sidecars);
             let selected =
                 selected.map(|labels| Client { labels: labels.clone(), ..plain.clone() });
             for client in std::iter::once(plain.clone()).chain(selected) {
@@ -169,6 +210,7 @@ impl<'a> Clients<'a> {
                         client.labels.extend(block.source_labels.clone());
                     }
                     if client.meets(Protocol::Http, block, self.namespace)
+                        && self.is_shown_to(&client)
                         && !is_asked(&client)
                         && !found[first..].contains(&client)
                     {
@@ -183,18 +225,27 @@ impl<'a> Clients<'a> {
     /// Whether a sidecar sees the VirtualService and can take `route`.
     pub(in crate::policy) fn includes(&self, sidecar: &Client, route: &Route) -> bool {
         let meets = |block: &RouteMatch| sidecar.meets(Protocol::Http, block, self.namespace);
-        self.is_for_mesh_in(&sidecar.namespace)
-            && (route.r#match.is_empty() || route.r#match.iter().any(meets))
+        self.has_sidecar(sidecar) && (route.r#match.is_empty() || route.r#match.iter().any(meets))
+    }
+
+    /// Whether it is tried for what a sidecar sends.
+    fn has_sidecar(&self, sidecar: &Client) -> bool {
+        self.is_for_mesh_in(&sidecar.namespace) && self.is_shown_to(sidecar)
+    }
+
+    /// Whether no Sidecar hides it from this client.
+    pub fn is_shown_to(&self, client: &Client) -> bool {
+        self.world.shows(self.object, self.namespace, client)
     }
 
     /// Whether it routes what `client` sends: a sidecar's requests, or those that arrive at a gateway.
-    fn has(&self, client: &Client) -> bool {
+    pub(super) fn has(&self, client: &Client) -> bool {
         let is_bound = |name: &str| {
             let mut own = self.object.spec.gateways.iter();
             own.any(|own| full_gateway(own, self.namespace) == name)
         };
         match &client.gateway {
-            None => self.is_for_mesh_in(&client.namespace),
+            None => self.has_sidecar(client),
             Some(name) => is_bound(name) && self.exported.contains(&client.namespace),
         }
     }
@@ -204,28 +255,86 @@ impl<'a> Clients<'a> {
     }
 
     fn add_sidecars(&mut self) {
-        let mut add = |namespace: &str, why| {
-            self.asked.push(Asked { clients: vec![Client::in_namespace(namespace)], why });
-        };
         let names = match &self.exported {
             Exported::To(names) => {
-                names.iter().for_each(|name| add(name, Why::Exported));
-                return;
+                names.iter().map(|name| (Cow::Borrowed(*name), Why::Exported)).collect::<Vec<_>>()
             }
             Exported::Everywhere => {
-                add(ANY_NAMESPACE, Why::Anywhere);
-                let domain = &self.world.mesh().domain;
                 let routes = Protocol::ALL.into_iter().flat_map(|own| self.object.spec.routes(own));
                 let hosts = routes.flat_map(|route| &route.route).map(|to| &to.destination.host);
-                let hosts = hosts.collect::<BTreeSet<_>>().into_iter();
-                let hosts = hosts.map(|host| Host::resolve(host, self.namespace, domain));
-                hosts
-                    .map(|host| self.world.alias_target(&host).unwrap_or(host))
-                    .filter_map(|host| self.world.host_namespace(&host).map(str::to_owned))
-                    .collect::<BTreeSet<_>>()
+                let services = self.namespaces_of(hosts);
+                let services = services.into_iter().map(|name| (Cow::Owned(name), Why::Service));
+                std::iter::once((Cow::Borrowed(ANY_NAMESPACE), Why::Anywhere))
+                    .chain(services)
+                    .collect()
             }
         };
-        names.iter().for_each(|name| add(name, Why::Service));
+        for (name, why) in &names {
+            self.add(name, *why);
+        }
+        if self.hidden.is_empty() {
+            return;
+        }
+        let mut seen = names.into_iter().map(|(name, _)| name).collect::<BTreeSet<_>>();
+        if self.hidden.iter().any(|hidden| hidden.why == Why::Anywhere) {
+            let own = std::iter::once(self.namespace.to_owned());
+            for name in own.chain(self.namespaces_of(self.object.spec.hosts.iter())) {
+                let name = Cow::Owned(name);
+                if !seen.contains(&name) {
+                    self.add(&name, Why::Own);
+                    seen.insert(name);
+                }
+            }
+        }
+        self.add_shown(&seen);
+    }
+
+    /// Adds the plain client of a namespace.
+    fn add(&mut self, namespace: &str, why: Why) {
+        let client = Client::in_namespace(namespace);
+        let is_shown = self.is_shown_to(&client);
+        let own = Asked { clients: vec![client], why };
+        if is_shown { self.asked.push(own) } else { self.hidden.push(own) }
+    }
+
+    /// Adds those whom a Sidecar of their own shows what another one hides: all pods of a namespace, or those that are selected.
+    fn add_shown(&mut self, asked: &BTreeSet<Cow<'_, str>>) {
+        let mut found = BTreeSet::new();
+        let mut seen = BTreeSet::new();
+        let is_hidden = |namespace: &str| {
+            let mut hidden = self.hidden.iter().flat_map(|hidden| &hidden.clients);
+            hidden.any(|own| own.namespace == namespace || own.namespace == ANY_NAMESPACE)
+        };
+        for namespace in self.world.namespaces_shown(self.namespace).take(MOST_SIDECARS) {
+            if found.len() >= MOST_SHOWN {
+                break;
+            }
+            if !seen.insert(namespace) || !is_hidden(namespace) || !self.is_for_mesh_in(namespace) {
+                continue;
+            }
+            let plain = Client::in_namespace(namespace);
+            if self.is_shown_to(&plain) {
+                found.extend(Some(plain).filter(|_| !asked.contains(namespace)));
+                continue;
+            }
+            let selected = self.world.sidecar_selectors(namespace).into_iter();
+            let mut selected =
+                selected.map(|labels| Client { labels: labels.clone(), ..plain.clone() });
+            found.extend(selected.find(|own| self.is_shown_to(own)));
+        }
+        let asked = |client| Asked { clients: vec![client], why: Why::Sidecar };
+        self.asked.extend(found.into_iter().map(asked));
+    }
+
+    /// The namespaces of the Services that these names stand for, sorted.
+    fn namespaces_of<'h>(&self, hosts: impl Iterator<Item = &'h String>) -> BTreeSet<String> {
+        let domain = &self.world.mesh().domain;
+        let hosts = hosts.collect::<BTreeSet<_>>().into_iter();
+        let hosts = hosts.map(|host| Host::resolve(host, self.namespace, domain));
+        hosts
+            .map(|host| self.world.alias_target(&host).unwrap_or(host))
+            .filter_map(|host| self.world.host_namespace(&host).map(str::to_owned))
+            .collect()
     }
 
     fn add_gateways(&mut self) {
@@ -259,7 +368,7 @@ impl<'a> Clients<'a> {
 }
 
 /// Whether some of those who use the object cannot take this route, or whether it speaks of clients by itself.
-fn names_clients(route: &Route) -> bool {
+pub(super) fn names_clients(route: &Route) -> bool {
     let names = |block: &RouteMatch| {
         !block.gateways.is_empty()
             || !block.source_labels.is_empty()
@@ -303,116 +412,5 @@ impl<'a> Case<'a> {
     /// Those who use the object: where it is a delegate, one group for each of its roots.
     pub fn clients(&self) -> Vec<Clients<'a>> {
         users(self.object, &self.review.namespace, self.world)
-    }
-}
-
-/// Who takes what a write makes live, in the object under review or elsewhere.
-#[derive(Debug)]
-pub struct Takers<'a> {
-    case: Case<'a>,
-    /// Those who use the object.
-    users: Vec<Clients<'a>>,
-    /// Those who used it before the write.
-    former: Vec<Clients<'a>>,
-    /// Those who use another VirtualService.
-    others: HashMap<&'a str, Option<Clients<'a>>>,
-    /// The last answer: the entries of a route are asked about one after the other.
-    last: Option<(Taken<'a>, Vec<Asked>)>,
-}
-
-/// What the takers of an entry depend on: the route, the field that gave it up, and the route that hands on to it.
-type Taken<'a> = ((Option<&'a str>, Protocol, usize), Option<&'static str>, Option<usize>);
-
-impl<'a> Takers<'a> {
-    /// Those of a write.
-    pub fn of(case: &Case<'a>) -> Self {
-        let old = case.review.old_object();
-        let former = old.map(|old| users(old, &case.review.namespace, case.world));
-        Self {
-            case: *case,
-            users: case.clients(),
-            former: former.unwrap_or_default(),
-            others: HashMap::new(),
-            last: None,
-        }
-    }
-
-    /// Those who use the object under review.
-    pub fn users(&self) -> &[Clients<'a>] {
-        &self.users
-    }
-
-    /// Those who can take the route in which `carried` stands.
-    pub fn asked(&mut self, carried: &Carried<'a>) -> &[Asked] {
-        let root = carried.flow.after.as_ref().filter(|after| after.is_delegated);
-        let taken = (carried.route(), carried.flow.gone, root.map(|after| after.route));
-        let all = match self.last.take() {
-            Some((known, all)) if known == taken => all,
-            _ => self.look_up(carried),
-        };
-        &self.last.insert((taken, all)).1
-    }
-
-    fn look_up(&mut self, carried: &Carried<'a>) -> Vec<Asked> {
-        let whole = Route::default();
-        let (name, protocol, index) = carried.route();
-        let Some(name) = name else {
-            let route = self.case.object.spec.routes(protocol).get(index).unwrap_or(&whole);
-            return self.users.iter().flat_map(|own| own.of_route(route).into_owned()).collect();
-        };
-        let world = self.case.world;
-        let other = name.split_once('/');
-        let other = other.and_then(|(at, name)| Some((at, world.virtual_service(at, name)?)));
-        let written = other.and_then(|(_, other)| other.spec.routes(protocol).get(index));
-        let mut route = written.map_or(Cow::Owned(whole), Cow::Borrowed);
-        let after = carried.flow.after.as_ref().filter(|after| after.is_delegated);
-        if let Some(after) = after {
-            // A delegate's match lies within its root's; where it says nothing of clients, the root's does.
-            let root = self.case.object.spec.routes(protocol).get(after.route);
-            route = root.filter(|_| !names_clients(&route)).map_or(route, Cow::Borrowed);
-        } else if let Some((at, _)) = other.filter(|_| names_clients(&route)) {
-            let blocks = route.to_mut().r#match.iter_mut();
-            for gateway in blocks.flat_map(|block| &mut block.gateways) {
-                *gateway = full_gateway(gateway, at);
-            }
-        }
-        let other = other.filter(|(_, other)| after.is_none() && !other.spec.is_delegate());
-        let theirs = self
-            .others
-            .entry(name)
-            .or_insert_with(|| other.map(|(at, other)| Clients::of(other, at, world)));
-        // What no longer stands in the object is taken by those who used it and whom it leaves.
-        let (from, kept) = match carried.flow.gone {
-            None => (&self.users, None),
-            Some("hosts") => (&self.former, None),
-            Some(_) => (&self.former, Some(&self.users)),
-        };
-        let is_kept =
-            |client: &Client| kept.is_some_and(|all| all.iter().any(|own| own.has(client)));
-        let is_theirs = |client: &Client| theirs.as_ref().is_none_or(|own| own.has(client));
-        let mut found =
-            from.iter().flat_map(|own| own.of_route(&route).into_owned()).collect::<Vec<_>>();
-        for asked in &mut found {
-            asked.clients.retain(|client| is_theirs(client) && !is_kept(client));
-        }
-        found.retain(|asked| !asked.clients.is_empty());
-        // Clients in the namespace of a destination may see other rules than everybody.
-        if let Some(general) = found.iter().find(|asked| asked.why == Why::Anywhere).cloned() {
-            let entries = written.into_iter().flat_map(|route| &route.route);
-            let hosts = entries.map(|to| to.destination.host.as_str());
-            let domain = &world.mesh().domain;
-            let hosts = hosts.collect::<BTreeSet<_>>().into_iter();
-            let hosts = hosts.map(|host| Host::resolve(host, carried.namespace(), domain));
-            let hosts = hosts.map(|host| world.alias_target(&host).unwrap_or(host));
-            for host in hosts {
-                let Some(namespace) = world.host_namespace(&host) else { continue };
-                let mut own = Asked { why: Why::Service, ..general.clone() };
-                own.clients.iter_mut().for_each(|client| client.namespace = namespace.to_owned());
-                if !own.clients.iter().any(is_kept) && !found.contains(&own) {
-                    found.push(own);
-                }
-            }
-        }
-        found
     }
 }

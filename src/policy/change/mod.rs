@@ -15,14 +15,16 @@ mod relabelled;
 mod shares;
 mod steps;
 mod table;
+mod takers;
 
 pub use carried::Carried;
 pub use classify::{Class, Movement};
-pub use clients::{Asked, Clients, Takers, Why};
+pub use clients::{Asked, Clients, Why};
 pub use destinations::{Destination, Destinations};
 pub use relabelled::Relabelled;
 pub use shares::{Share, Shares, fractions};
 pub use steps::Steps;
+pub use takers::Takers;
 
 pub(super) use clients::users;
 pub(super) use relabelled::relabelled;
@@ -177,7 +179,9 @@ impl Change {
         let object = written.new.or(written.old)?;
         let mut clients = clients::of(object, &review.namespace, world);
         let is_bound_otherwise = |old: &&VirtualService| {
-            old.spec.gateways != object.spec.gateways || old.spec.export_to != object.spec.export_to
+            old.spec.gateways != object.spec.gateways
+                || old.spec.export_to != object.spec.export_to
+                || (world.has_sidecars() && old.spec.hosts != object.spec.hosts)
         };
         if let Some(old) = written.old.filter(is_bound_otherwise) {
             // Those whom it leaves are served by something else, which its own clients may not see.
