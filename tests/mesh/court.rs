@@ -1,7 +1,7 @@
 //! Worlds are brought before Istio in rounds: many copies side by side, one look at every Envoy.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError, RwLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -38,6 +38,8 @@ pub(crate) struct Bench {
     gateway: Value,
     /// Copies are numbered across rounds, so that nothing of an earlier one is taken for one of them.
     next: Mutex<usize>,
+    /// Whoever brings Sidecars is alone.
+    fences: RwLock<()>,
 }
 
 struct Party {
@@ -87,7 +89,7 @@ impl Bench {
             Ok(Party { proxy, client, envoy })
         };
         let parties = proxies().into_iter().map(start).collect::<Result<_>>()?;
-        Ok(Self { parties, gateway_port, gateway, next: Mutex::new(1) })
+        Ok(Self { parties, gateway_port, gateway, next: Mutex::new(1), fences: RwLock::default() })
     }
 }
 
@@ -100,8 +102,23 @@ impl<'a> Court<'a> {
         Ok(Self { running, bench: bench.as_ref()? })
     }
 
+    /// As [`Court::judge`], with the objects of one more world beside them.
+    pub(crate) fn judge_behind(&self, fence: &World, worlds: &[World]) -> Result<Vec<Vec<String>>> {
+        let all = std::iter::once(fence).chain(worlds).cloned().collect::<Vec<_>>();
+        let mut found = self.judge(&all)?;
+        let of_fence = found.remove(0);
+        match of_fence.first() {
+            Some(reason) => Err(format!("of the Sidecars: {reason}").into()),
+            None => Ok(found),
+        }
+    }
+
     /// For each world, what Istio does otherwise than the gate believes.
     pub(crate) fn judge(&self, worlds: &[World]) -> Result<Vec<Vec<String>>> {
+        let fences = &self.bench.fences;
+        let is_fenced = worlds.iter().any(World::is_fenced);
+        let _alone = is_fenced.then(|| fences.write().unwrap_or_else(PoisonError::into_inner));
+        let _together = (!is_fenced).then(|| fences.read().unwrap_or_else(PoisonError::into_inner));
         let first = {
             let mut next = self.bench.next.lock().unwrap_or_else(PoisonError::into_inner);
             let first = *next;
@@ -119,21 +136,34 @@ impl<'a> Court<'a> {
                 cluster.apply(object);
             }
         }
-        self.wait_for(&round)?;
-        let deadline = Instant::now() + PATIENCE;
-        let mut found = loop {
-            let found = self.compare(worlds, first, &cluster, &addresses)?;
-            if found.iter().all(Vec::is_empty) || Instant::now() > deadline {
-                break found;
-            }
-            thread::sleep(Duration::from_millis(300));
-        };
+        let found = self.hear(worlds, (first, &round), &cluster, &addresses);
+        // Also of a round that failed: its Sidecars would be there for the others.
+        let label = format!("{ROUND}={round}");
+        self.running.runtime.block_on(self.running.api.delete_all(&NAMESPACES, &label))?;
+        let mut found = found?;
         for (at, reason) in refused {
             found[at] = vec![format!("{NOT_STORED}: {reason}")];
         }
-        let label = format!("{ROUND}={round}");
-        self.running.runtime.block_on(self.running.api.delete_all(&NAMESPACES, &label))?;
         Ok(found)
+    }
+
+    /// What Istio says about what stands there.
+    fn hear(
+        &self,
+        worlds: &[World],
+        (first, round): (usize, &str),
+        cluster: &Cluster,
+        addresses: &Addresses,
+    ) -> Result<Vec<Vec<String>>> {
+        self.wait_for(round)?;
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let found = self.compare(worlds, first, cluster, addresses)?;
+            if found.iter().all(Vec::is_empty) || Instant::now() > deadline {
+                return Ok(found);
+            }
+            thread::sleep(Duration::from_millis(300));
+        }
     }
 
     /// The objects as they were stored, and which worlds hold one that the API server refuses.

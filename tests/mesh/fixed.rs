@@ -20,7 +20,17 @@ pub(crate) fn agree_with_istio(running: &Running) -> Result {
         worlds.push(World::parse(&name, &fs::read_to_string(&file)?)?);
         names.push(name);
     }
-    let found = Court::of(running)?.judge(&worlds)?;
+    let court = Court::of(running)?;
+    // Sidecars are for whole namespaces: a world that has one is alone.
+    let (fenced, open): (Vec<_>, Vec<_>) =
+        (0..worlds.len()).partition(|&at| worlds[at].is_fenced());
+    let mut found = vec![Vec::new(); worlds.len()];
+    for round in std::iter::once(open).chain(fenced.into_iter().map(|at| vec![at])) {
+        let together = round.iter().map(|&at| worlds[at].clone()).collect::<Vec<_>>();
+        for (at, own) in round.into_iter().zip(court.judge(&together)?) {
+            found[at] = own;
+        }
+    }
     let differing = names.iter().zip(&found).filter(|(_, found)| !found.is_empty());
     let report = differing.map(|(name, found)| format!("{name}:\n  {}", found.join("\n  ")));
     let report = report.collect::<Vec<_>>();

@@ -8,5 +8,6 @@ mod house;
 mod oracle;
 mod properties;
 mod re2;
+mod sidecars;
 mod traps;
 mod virtual_services;

@@ -2,8 +2,8 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use sluicegate::istio::{
-    self, Arrival, Condition, Destination, Host, Protocol, Reading, Resolution, Route, RouteMatch,
-    VirtualService,
+    self, Arrival, Condition, Destination, EgressHosts, EgressListener, Host, Protocol, Reading,
+    Resolution, Route, RouteMatch, VirtualService,
 };
 use sluicegate::policy::fractions;
 use sluicegate::world::{Client, Endpoints, HostKind, Kind, World};
@@ -43,7 +43,7 @@ impl<'a> Ours<'a> {
     /// What the world says of a cluster; `None` where no such cluster is thought to exist.
     pub(crate) fn cluster(&self, host: &Host, subset: &str, port: i64) -> Option<ClusterView> {
         let known = self.world.host(host)?;
-        let is_there = self.world.is_visible(host, self.client)
+        let is_there = self.is_told(host, port)
             || (self.world.is_routable(host, self.client) && self.is_destination(host, port));
         if !is_there || !ports(known)?.contains(&port) {
             return None;
@@ -177,6 +177,8 @@ impl<'a> Ours<'a> {
     }
 
     /// Whether a VirtualService that this sidecar sees sends requests to a port of the host, copies of them included.
+    ///
+    /// Source: `pilot/pkg/model/push_context.go` `virtualServiceDestinationsFilteredBySourceNamespace`.
     fn is_destination(&self, host: &Host, port: i64) -> bool {
         let own = self.client.namespace.as_str();
         let all = self.world.names(Kind::VirtualService);
@@ -185,22 +187,27 @@ impl<'a> Ours<'a> {
             let namespace = object.metadata.namespace.as_str();
             let is_seen = object.spec.is_for_mesh()
                 && !object.spec.is_delegate()
-                && self.world.is_exported(object, namespace, own);
+                && self.world.is_exported(object, namespace, own)
+                && self.is_told_of(object, port);
             let names = |to: &Destination, namespace: &str| {
                 Host::resolve(&to.host, namespace, &self.world.mesh().domain) == *host
                     && to.port.number.is_none_or(|number| number == port)
             };
+            let of_connections = [Protocol::Tcp, Protocol::Tls].into_iter();
+            let of_connections = of_connections.flat_map(|own| object.spec.routes(own));
+            let mut of_connections = of_connections.flat_map(|route| &route.route);
             is_seen
-                && self.routes(object).iter().any(|(route, namespace)| {
-                    let is_mine = |block: &RouteMatch| {
-                        block.source_namespace.is_empty() || block.source_namespace == own
-                    };
-                    let copies = route.mirrors.iter().map(|own| &own.destination);
-                    let copies = copies.chain(&route.mirror);
-                    let mut all = route.route.iter().map(|to| &to.destination).chain(copies);
-                    (route.r#match.is_empty() || route.r#match.iter().any(is_mine))
-                        && all.any(|to| names(to, namespace))
-                })
+                && (of_connections.any(|to| names(&to.destination, namespace))
+                    || self.routes(object).iter().any(|(route, namespace)| {
+                        // A block for another namespace leaves the route out, also beside one for everybody.
+                        let blocks = route.r#match.iter().map(|own| &*own.source_namespace);
+                        let mut named = blocks.filter(|own| !own.is_empty()).peekable();
+                        let is_mine = named.peek().is_none() || named.any(|at| at == own);
+                        let copies = route.mirrors.iter().map(|own| &own.destination);
+                        let copies = copies.chain(&route.mirror);
+                        let mut all = route.route.iter().map(|to| &to.destination).chain(copies);
+                        is_mine && all.any(|to| names(to, namespace))
+                    }))
         })
     }
 
@@ -208,6 +215,8 @@ impl<'a> Ours<'a> {
     ///
     /// - it is no service of this port but stands in a VirtualService beside other hosts, one of which is (`httproute.go`
     ///   `selectVirtualServices` calls that a bug);
+    /// - it is an alias behind a Sidecar, whose egress hosts for the namespace of the other service decide whether that is also
+    ///   called so (`sidecar.go` `matchingAliasService`);
     /// - it is an alias, and both it and what it stands for have a VirtualService: whichever is older wins, because each makes
     ///   a virtual host with both names.
     pub(crate) fn is_routed_by_accident(&self, host: &Host) -> bool {
@@ -217,16 +226,62 @@ impl<'a> Ours<'a> {
             return false;
         }
         if let Some(target) = self.world.alias_target(host) {
-            return !objects(host).is_empty() && !objects(&target).is_empty();
+            return self.world.sidecar(self.client).is_some()
+                || !objects(host).is_empty() && !objects(&target).is_empty();
         }
-        !self.is_known(host) && objects(host).iter().any(|own| own.spec.hosts.len() > 1)
+        let names = self.world.names(Kind::VirtualService);
+        let mut all = names.iter().filter_map(|(at, name)| self.world.virtual_service(at, name));
+        let covers = |own: &VirtualService| {
+            let namespace = own.metadata.namespace.as_str();
+            let covers = |own: &String| {
+                let own = Host::resolve(own, namespace, &self.world.mesh().domain);
+                istio::host_covers(&own.as_str().to_lowercase(), host.as_str())
+            };
+            own.spec.hosts.iter().any(covers)
+                && own.spec.is_for_mesh()
+                && self.world.is_exported(own, namespace, &self.client.namespace)
+                && self.world.is_told(own, namespace, self.client)
+        };
+        !self.is_known(host) && all.any(|own| own.spec.hosts.len() > 1 && covers(own))
     }
 
     /// Whether it is a service of the listener's port that this client may see.
     pub(super) fn is_known(&self, host: &Host) -> bool {
         let known = self.world.host(host);
         known.is_some_and(|known| ports_of(known).contains(&self.port))
-            && self.world.is_visible(host, self.client)
+            && self.world.is_imported(host, self.client, Some(self.port))
+    }
+
+    /// Whether a listener of the client's Sidecar where services have this port tells it of a VirtualService.
+    fn is_told_of(&self, object: &VirtualService, port: i64) -> bool {
+        let Some(sidecar) = self.world.sidecar(self.client) else { return true };
+        let namespace = object.metadata.namespace.as_str();
+        let domain = &self.world.mesh().domain;
+        let hosts = object.spec.hosts.iter().map(|own| Host::resolve(own, namespace, domain));
+        let hosts = hosts.collect::<Vec<_>>();
+        let mut listeners = sidecar.spec.egress.iter();
+        let tells = |own: &EgressListener| {
+            own.port_of_services().is_none_or(|own| own == port)
+                && EgressHosts::of(&own.hosts).has_virtual_service(
+                    hosts.iter().map(Host::as_str),
+                    namespace,
+                    &self.client.namespace,
+                )
+        };
+        sidecar.spec.egress.is_empty() || listeners.any(tells)
+    }
+
+    /// Whether the client is told of a port of the host, by whichever listener of its Sidecar.
+    fn is_told(&self, host: &Host, port: i64) -> bool {
+        let Some(sidecar) = self.world.sidecar(self.client) else {
+            return self.world.is_visible(host, self.client);
+        };
+        let listeners = sidecar.spec.egress.iter().map(|own| own.port.as_ref()?.number);
+        let mut listeners = listeners.chain([None]);
+        listeners.any(|listener| match listener {
+            Some(number) if number != port => false,
+            _ => self.world.is_imported(host, self.client, Some(listener.unwrap_or(0))),
+        })
     }
 
     fn reached_of(&self, object: &'a VirtualService) -> Vec<Reached<'a>> {
@@ -317,8 +372,10 @@ impl<'a> Ours<'a> {
         let own = known.map(ports_of).unwrap_or_default();
         // A sidecar knows the services of the listener's port for HTTP, a gateway all of them.
         let is_l4 = PORTS.iter().any(|(port, _)| *port == self.port);
-        let is_seen = (self.client.gateway.is_some() || is_l4 || own.contains(&self.port))
-            && self.world.is_visible(&host, self.client);
+        let is_seen = match is_l4 || self.client.gateway.is_some() {
+            true => self.world.is_visible(&host, self.client),
+            false => self.is_known(&host),
+        };
         let port = match (to.port.number, own.as_slice()) {
             (Some(number), _) => number,
             (None, [only]) if is_seen => *only,
