@@ -38,6 +38,7 @@ pub(super) fn plan(references: &[Reference], world: &World) -> Vec<Question> {
             | Reference::Endpoints { namespace, .. }
             | Reference::DestinationRules { namespace }
             | Reference::VirtualServices { namespace }
+            | Reference::Sidecars { namespace }
             | Reference::Gateways { namespace }
                 if !is_label(namespace) => {}
             Reference::Service { name: service, .. } | Reference::Endpoints { service, .. }
@@ -53,6 +54,9 @@ pub(super) fn plan(references: &[Reference], world: &World) -> Vec<Question> {
             }
             Reference::VirtualServices { namespace } => {
                 written.entry(Kind::VirtualService).or_default().insert(namespace);
+            }
+            Reference::Sidecars { namespace } => {
+                written.entry(Kind::Sidecar).or_default().insert(namespace);
             }
             Reference::Gateways { namespace } => {
                 written.entry(Kind::Gateway).or_default().insert(namespace);

@@ -9,8 +9,8 @@ use serde_json::Value;
 use super::repair;
 use super::resources::kind_of;
 use crate::istio::{
-    DestinationRule, Gateway, PortProtocol, ServiceEntry, Timestamp, UseWaypoint, VirtualService,
-    Waypoint, WorkloadEntry,
+    DestinationRule, Gateway, PortProtocol, ServiceEntry, Sidecar, Timestamp, UseWaypoint,
+    VirtualService, Waypoint, WorkloadEntry,
 };
 use crate::world::{
     EndpointSlice, Kind, Namespace, Node, Object, Pod, PodStatus, Service, ServicePort,
@@ -59,6 +59,7 @@ fn of_kind(kind: Kind, source: Source<'_>) -> Option<Object> {
         Kind::WorkloadEntry => Object::WorkloadEntry(Box::new(source.read::<WorkloadEntry>())),
         Kind::Gateway => Object::Gateway(Box::new(source.read::<Gateway>())),
         Kind::Waypoint => Object::Waypoint(Box::new(source.read::<Waypoint>())),
+        Kind::Sidecar => Object::Sidecar(Box::new(source.read::<Sidecar>())),
         Kind::Service => Object::Service(source.read::<RawService>().into()),
         Kind::EndpointSlice => Object::EndpointSlice(source.read::<RawSlice>().into()),
         Kind::Pod => Object::Pod(source.read::<RawPod>().into()),
@@ -86,6 +87,7 @@ pub(super) fn name(object: &Object) -> (&str, &str) {
         Object::WorkloadEntry(object) => (&object.metadata.namespace, &object.metadata.name),
         Object::Gateway(object) => (&object.metadata.namespace, &object.metadata.name),
         Object::Waypoint(object) => (&object.metadata.namespace, &object.metadata.name),
+        Object::Sidecar(object) => (&object.metadata.namespace, &object.metadata.name),
         Object::Service(object) => (&object.namespace, &object.name),
         Object::EndpointSlice(object) => (&object.namespace, &object.name),
         Object::Pod(object) => (&object.namespace, &object.name),

@@ -50,6 +50,7 @@ pub const RESOURCES: [Resource; Kind::ALL.len()] = [
         plural: "gateways",
         is_custom: true,
     },
+    istio(Kind::Sidecar, "sidecars"),
     built_in(Kind::Service, "", "services"),
     built_in(Kind::EndpointSlice, "discovery.k8s.io", "endpointslices"),
     built_in(Kind::Pod, "", "pods"),

@@ -15,6 +15,7 @@ mod reach;
 mod read;
 mod service_entry;
 mod shape;
+mod sidecar;
 mod traffic_policy;
 mod virtual_service;
 mod waypoint;
@@ -36,6 +37,7 @@ pub use re2::{Re2Error, Re2Problem, check_re2};
 pub use reach::{HiddenBy, Reach};
 pub use read::{Judged, ShapeError, Written};
 pub use service_entry::{Location, Resolution, ServiceEntry, ServiceEntryPort, ServiceEntrySpec};
+pub use sidecar::{EgressHosts, EgressListener, EgressPort, Sidecar, SidecarSpec};
 pub use traffic_policy::{
     ConsistentHash, HttpCookie, LoadBalancer, OutlierDetection, PolicyInForce, PortTrafficPolicy,
     TrafficPolicy,

@@ -275,6 +275,19 @@ impl Protocol {
 }
 
 impl VirtualServiceSpec {
+    /// Whether it has a route for clients in the mesh that nothing else tells apart.
+    pub fn serves_mesh(&self) -> bool {
+        Protocol::ALL.iter().flat_map(|&protocol| self.routes(protocol)).any(|route| {
+            route.r#match.is_empty()
+                || route.r#match.iter().any(|own| {
+                    let is_mesh = own.gateways.iter().any(|gateway| gateway == "mesh");
+                    let is_anybody =
+                        own.source_labels.is_empty() && own.source_namespace.is_empty();
+                    own.port.is_none() && (is_mesh || (own.gateways.is_empty() && is_anybody))
+                })
+        })
+    }
+
     /// The routes of one protocol, first match first.
     pub fn routes(&self, protocol: Protocol) -> &[Route] {
         match protocol {

@@ -58,7 +58,7 @@ impl<'a> Case<'a> {
                 let full = self.resolve(host);
                 let ports = self.world.ports_routed_by(&full, protocol);
                 if ports.is_none_or(|ports| !ports.is_empty()) {
-                    let tried = routing.connecting(&full, &sidecar);
+                    let tried = routing.connecting(&full, &sidecar, None);
                     add(protocol, MESH, None, format!("to {host}"), tried);
                 }
             }

@@ -72,6 +72,16 @@ impl<'a> Case<'a> {
         Target::Selects(self.world.selected(&host, labels, written.port.number))
     }
 
+    /// The Sidecars that say whether `client` sees a VirtualService, for a refusal on its behalf: one that is not known here yet
+    /// may take that out of its sight, and with it the reason to refuse. A gateway asks none.
+    pub fn sidecars_of(&self, client: &Client) -> Vec<Reference> {
+        let mut namespaces =
+            vec![client.namespace.as_str(), self.world.mesh().root_namespace.as_str()];
+        namespaces.retain(|name| client.gateway.is_none() && *name != ANY_NAMESPACE);
+        let reference = |name: &str| Reference::Sidecars { namespace: name.to_owned() };
+        namespaces.into_iter().map(reference).collect()
+    }
+
     /// The number of the port that requests to `written` arrive at: its own, or the only one of its Service.
     pub fn port(&self, written: &Destination) -> Option<i64> {
         written.port.number.or_else(|| match self.world.host(&self.resolve(&written.host)) {

@@ -40,11 +40,12 @@ use crate::istio::{DestinationRule, VirtualService};
 use crate::world::{Kind, World};
 
 /// The kinds that tell what a destination is and who is stable, whichever rules are in force.
-const EVIDENCE: [Kind; 12] = [
+const EVIDENCE: [Kind; 13] = [
     Kind::VirtualService,
     Kind::DestinationRule,
     Kind::ServiceEntry,
     Kind::WorkloadEntry,
+    Kind::Sidecar,
     Kind::Service,
     Kind::EndpointSlice,
     Kind::Pod,

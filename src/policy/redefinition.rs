@@ -355,7 +355,12 @@ fn groups(users: &[Clients<'_>], route: &Route, named: &[Group]) -> Vec<Group> {
     let mut found = Vec::new();
     for users in users {
         for asked in users.of_route(route).iter() {
-            let group = Group { clients: asked.clients.clone(), gravity: asked.gravity };
+            let is_named = named.iter().find(|group| group.clients == asked.clients);
+            let gravity = match asked.why.counts() {
+                true => asked.gravity,
+                false => is_named.map_or(Gravity::WarnOnly, |group| group.gravity),
+            };
+            let group = Group { clients: asked.clients.clone(), gravity };
             if !found.contains(&group) {
                 found.push(group);
             }
@@ -374,15 +379,17 @@ fn groups(users: &[Clients<'_>], route: &Route, named: &[Group]) -> Vec<Group> {
     found
 }
 
-/// The clients that the rule singles out: by its namespace, by its `exportTo`, by its selector. Somebody must be there to lose
-/// something.
+/// The clients that the rule singles out: by its namespace (pods with a Sidecar of their own apart), by its `exportTo`, by its
+/// selector. Somebody must be there to lose something.
 fn named_clients(
     review: &Review,
     rules: [Option<&DestinationRule>; 2],
     world: &World,
 ) -> Vec<Group> {
     let own = Client::in_namespace(&review.namespace);
-    let mut clients = vec![own.clone()];
+    let selected = world.sidecar_selectors(&review.namespace).into_iter();
+    let selected = selected.map(|labels| Client { labels: labels.clone(), ..own.clone() });
+    let mut clients = std::iter::once(own.clone()).chain(selected).collect::<Vec<_>>();
     for rule in rules.into_iter().flatten() {
         let names = rule.spec.export_to.iter();
         let names = names.filter(|to| !matches!(to.as_str(), "*" | "." | "~" | ANY_NAMESPACE));

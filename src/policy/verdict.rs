@@ -72,6 +72,11 @@ pub enum Reference {
         /// The namespace.
         namespace: String,
     },
+    /// All Sidecars of a namespace.
+    Sidecars {
+        /// The namespace.
+        namespace: String,
+    },
     /// All Gateways of a namespace.
     Gateways {
         /// The namespace.

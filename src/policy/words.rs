@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use crate::world::LabelledCount;
+use crate::world::{ANY_NAMESPACE, Client};
 
 /// A share as people write it: `99 %`, `12.5 %`, and never `0 %` for something that is there.
 pub fn percent(share: f64) -> Cow<'static, str> {
@@ -112,6 +113,22 @@ fn version_core(text: &str) -> Option<Vec<u64>> {
         numbers.pop();
     }
     Some(numbers)
+}
+
+/// Clients like this one, as messages say it.
+pub fn clients(client: &Client) -> String {
+    let namespace = &client.namespace;
+    if let Some(waypoint) = &client.waypoint {
+        return format!("clients behind waypoint {waypoint}");
+    }
+    match (&client.gateway, namespace.as_str()) {
+        (Some(gateway), _) => format!("gateway {gateway}"),
+        (None, ANY_NAMESPACE) => "clients in the mesh".to_owned(),
+        (None, _) if !client.labels.is_empty() => {
+            format!("clients in namespace {namespace} with {}", label_map(&client.labels))
+        }
+        (None, _) => format!("clients in namespace {namespace}"),
+    }
 }
 
 #[cfg(test)]

@@ -16,7 +16,7 @@ const MESH_DEFAULT: &str = "meshConfig.defaultServiceExportTo says so";
 
 /// A destination that gets traffic exists.
 ///
-/// Reads: the host and the port of each destination. Looks up Services, ServiceEntries and Gateways.
+/// Reads: the host and the port of each destination. Looks up Services, ServiceEntries, Gateways and Sidecars.
 ///
 /// Refuses a destination with a share above 0 whose host is neither a Service nor a ServiceEntry, that its clients do not see
 /// (`exportTo` of a ServiceEntry, or the annotation `networking.istio.io/exportTo` of a Service), or on a port that it does not
@@ -51,6 +51,7 @@ impl Rule for DestinationExists {
         Kind::Service,
         Kind::ServiceEntry,
         Kind::Gateway,
+        Kind::Sidecar,
         Kind::Waypoint,
         Kind::Namespace,
         Kind::Pod,
@@ -64,8 +65,11 @@ impl Rule for DestinationExists {
         for carried in case.carried() {
             let destination = change.destinations.get(carried.destination);
             if let Some(kind) = case.world.host(&destination.host) {
+                let own = Client::in_namespace(&case.review.namespace);
+                let is_own_asked = takers.users().iter().any(|users| users.is_shown_to(&own));
                 let asked = takers.asked(&carried);
-                let own = Present { case, carried: &carried, destination, kind, asked };
+                let own =
+                    Present { case, carried: &carried, destination, kind, asked, is_own_asked };
                 if !own.is_hidden(report) && !own.lacks_alias(report) && !own.lacks_cluster(report)
                 {
                     own.lacks_port(report);
@@ -223,6 +227,8 @@ struct Present<'a> {
     kind: HostKind<'a>,
     /// Those who can take the route.
     asked: &'a [Asked],
+    /// Whether no Sidecar hides the object from its own namespace.
+    is_own_asked: bool,
 }
 
 impl Present<'_> {
@@ -250,7 +256,8 @@ impl Present<'_> {
         let calls = |client: &Client| hosts.iter().any(|host| case.world.is_visible(host, client));
         let mut asked = self.asked.to_vec();
         let own = Client::in_namespace(&case.review.namespace);
-        if let Some(general) = asked.iter().find(|asked| asked.why == Why::Anywhere) {
+        let general = asked.iter().find(|asked| asked.why == Why::Anywhere);
+        if let Some(general) = general.filter(|_| self.is_own_asked) {
             let gravity = general.gravity;
             asked.insert(0, Asked { clients: vec![own], why: Why::Exported, gravity });
         }
@@ -258,10 +265,13 @@ impl Present<'_> {
             !asked.clients.iter().any(sees)
                 && (asked.why != Why::Anywhere || asked.clients.iter().any(calls))
         };
-        let lost = asked.iter().filter(|asked| lacks(asked)).collect::<Vec<_>>();
+        let mut lost = asked.iter().filter(|asked| lacks(asked)).collect::<Vec<_>>();
         let is_grave = lost.iter().any(|asked| asked.gravity == Gravity::Full);
+        let is_counted = lost.iter().any(|asked| asked.why.counts());
+        lost.retain(|asked| asked.why.counts() == is_counted);
+        let clients = lost.iter().filter_map(|asked| asked.clients.first()).collect::<Vec<_>>();
         let mut names = Vec::new();
-        for client in lost.iter().filter_map(|asked| asked.clients.first()) {
+        for client in &clients {
             let name = match (&client.gateway, client.namespace.as_str()) {
                 _ if client.waypoint.is_some() => {
                     format!("behind waypoint {}", client.waypoint.as_deref().unwrap_or_default())
@@ -307,8 +317,10 @@ impl Present<'_> {
         let path = carried.destination_path("host");
         let gravity = if is_grave { carried.gravity } else { Gravity::WarnOnly };
         let gravity = case.if_absent(gravity);
-        let rests_on = std::iter::once(self.rests_on()).chain(carried.rests_on());
-        report.lookup(gravity, path, message, rests_on.collect());
+        let sidecars = clients.first().map(|client| case.sidecars_of(client));
+        let mut rests_on = vec![self.rests_on()];
+        rests_on.extend(sidecars.into_iter().flatten().chain(carried.rests_on()));
+        report.lookup(gravity, path, message, rests_on);
         true
     }
 

@@ -8,7 +8,7 @@ use crate::istio::{
     delegate::merge, full_gateway,
 };
 use crate::policy::words::{are, counted, list};
-use crate::policy::{Action, Case, Gravity, Report, Rule, Stage, fractions};
+use crate::policy::{Action, Case, Clients, Gravity, Report, Rule, Stage, fractions};
 use crate::world::{Client, HostKind, Kind, MESH, NoDelegate};
 
 /// What is written is in force.
@@ -22,7 +22,8 @@ use crate::world::{Client, HostKind, Kind, MESH, NoDelegate};
 /// nothing for clients in the mesh: they reach all pods of the Service, those of a canary included, whatever the weights. And each
 /// list counts only on ports of its kind: `tcp` routes do nothing on a port that is HTTP by its name. Connections are routed by all
 /// VirtualServices of a host, wildcards too, until one takes everything; at a gateway by one TCP rule for each server. Where two of
-/// them ask for the same name or range, istiod leaves one out, or Envoy refuses the listener.
+/// them ask for the same name or range, istiod leaves one out, or Envoy refuses the listener. One that a Sidecar hides from every
+/// client does nothing for clients in the mesh, either.
 ///
 /// In ambient mode a Service's waypoint routes what its clients send, and without one nobody does. It tries the VirtualServices
 /// of its own namespace and of the Service's, one after the other, and no others; a match by `sourceLabels` or by another
@@ -40,13 +41,14 @@ use crate::world::{Client, HostKind, Kind, MESH, NoDelegate};
 pub(super) struct HostConflict {}
 
 /// What the rule looks up.
-const READS: [Kind; 9] = [
+const READS: [Kind; 10] = [
     Kind::VirtualService,
     Kind::DestinationRule,
     Kind::Service,
     Kind::ServiceEntry,
     Kind::EndpointSlice,
     Kind::Gateway,
+    Kind::Sidecar,
     Kind::Waypoint,
     Kind::Namespace,
     Kind::Pod,
@@ -70,6 +72,7 @@ impl Rule for HostConflict {
             check_waypoints(case, report);
             check_lists(case, report);
             check_connections(case, report);
+            check_sidecars(case, report);
             check_mesh_callers(case, report);
         }
     }
@@ -245,6 +248,18 @@ fn without_waypoint(
     report.advice(Gravity::WarnOnly, path, message, key, 0.0);
 }
 
+/// A Sidecar that hides it from everybody.
+fn check_sidecars(case: &Case<'_>, report: &mut Report<'_>) {
+    let Some(own) = case.clients().iter().find_map(Clients::hidden_by) else { return };
+    let name = format!("{}/{}", own.metadata.namespace, own.metadata.name);
+    let namespace = &case.review.namespace;
+    let message = format!(
+        "no client in the mesh is routed by this: Sidecar {name} shows nobody both VirtualServices of namespace {namespace} and these hosts\n  Passes: first egress hosts in {name} that show both to those who call, then this."
+    );
+    let path = FieldPath::spec().field("hosts");
+    report.advice(Gravity::WarnOnly, path, message, "sidecar".to_owned(), 0.0);
+}
+
 /// Whether any http route is one for this client.
 fn leaves_a_route(spec: &VirtualServiceSpec, client: &Client, namespace: &str) -> bool {
     spec.http.iter().any(|route| {
@@ -351,18 +366,6 @@ fn name(object: &VirtualService) -> String {
     format!("{}/{}", object.metadata.namespace, object.metadata.name)
 }
 
-/// Whether it has a route for clients in the mesh that nothing else tells apart.
-fn serves_mesh(spec: &VirtualServiceSpec) -> bool {
-    Protocol::ALL.iter().flat_map(|&protocol| spec.routes(protocol)).any(|route| {
-        route.r#match.is_empty()
-            || route.r#match.iter().any(|own| {
-                let is_mesh = own.gateways.iter().any(|gateway| gateway == "mesh");
-                let is_anybody = own.source_labels.is_empty() && own.source_namespace.is_empty();
-                own.port.is_none() && (is_mesh || (own.gateways.is_empty() && is_anybody))
-            })
-    })
-}
-
 fn takes_all(route: &crate::istio::Route, spec: &VirtualServiceSpec) -> bool {
     let arrival = Arrival::anywhere(spec, "");
     Condition::alternatives(route, &arrival, Reading::Strict).iter().any(Condition::is_catch_all)
@@ -442,7 +445,7 @@ fn check_roots(case: &Case<'_>, report: &mut Report<'_>) {
 /// A split that only a gateway knows of, while clients in the mesh reach all pods.
 fn check_mesh_callers(case: &Case<'_>, report: &mut Report<'_>) {
     let spec = &case.object.spec;
-    if spec.is_for_mesh() && serves_mesh(spec) {
+    if spec.is_for_mesh() && spec.serves_mesh() {
         return;
     }
     let Some(gateway) = spec.gateways.iter().find(|gateway| *gateway != "mesh") else { return };

@@ -25,12 +25,15 @@ const MOST_LOOKUPS: usize = 20_000;
 /// `exportTo` is the same set; one with a `workloadSelector` takes the place of the others for the pods that it selects; one
 /// with the label `istio.io/rev` of another revision does not exist. The clients concerned are those anywhere in the mesh, those
 /// in the service's namespace, those that `exportTo`, `sourceNamespace` and `sourceLabels` name, the pods that serve the Gateways
-/// named, wherever these run, and for clients in ambient mode the host's waypoint, in whose namespace it looks first.
+/// named, wherever these run, and for clients in ambient mode the host's waypoint, in whose namespace it looks first. Clients from
+/// whom a Sidecar hides the VirtualService are not asked: with one in the root namespace for `./*` these are all but those in its
+/// own namespace.
 ///
-/// Admitted with a warning: where only clients lose whose own namespace has a DestinationRule that hides the subset; where all
-/// hosts have a waypoint that finds it, and no pod with a sidecar is there to miss it; on a first install, where no endpoint of the host is ready yet; in a dry run, whose other objects the server does not have; where
+/// Admitted with a warning: where only clients lose whose own namespace has a DestinationRule that hides the subset, or a Sidecar
+/// that shows what others do not see; where all hosts have a waypoint that finds it, and no pod with a sidecar is there to miss it;
+/// on a first install, where no endpoint of the host is ready yet; in a dry run, whose other objects the server does not have; where
 /// the subset was missing before and gets no more than it had; and for a lowering. Before anybody is refused the
-/// DestinationRules are read again from the API server.
+/// DestinationRules and Sidecars are read again from the API server.
 ///
 /// Why: Istio makes no cluster for a subset that nobody defined, and takes the route all the same.
 ///
@@ -50,6 +53,7 @@ impl Rule for SubsetDefined {
         Kind::Service,
         Kind::ServiceEntry,
         Kind::Gateway,
+        Kind::Sidecar,
         Kind::Waypoint,
         Kind::Namespace,
         Kind::Pod,
@@ -69,6 +73,8 @@ impl Rule for SubsetDefined {
             let mut lost = takers.without_subset(&carried, &destination.host);
             let is_grave = lost.iter().any(|asked| asked.gravity == Gravity::Full);
             lost.retain(|asked| !is_grave || asked.gravity == Gravity::Full);
+            let is_counted = lost.iter().any(|asked| asked.why.counts());
+            lost.retain(|asked| asked.why.counts() == is_counted);
             if let Some(first) = lost.first().and_then(|asked| asked.clients.first()) {
                 let is_way_out = is_way_out(case, &mut takers, &lost, &destination.host, subset);
                 let gravity = match is_grave && !is_way_out {
@@ -83,10 +89,11 @@ impl Rule for SubsetDefined {
                     true => in_place(first, &format!("outside {}", case.review.namespace)),
                     false => list(&losers(case, &target(case, &destination.host), &lost)),
                 };
-                if !is_grave {
+                if !is_grave && is_counted {
                     who.push_str(" with a sidecar, of which none runs now,");
                 }
                 let mut rests_on = case.rests_on_rules(&destination.host, first);
+                rests_on.extend(case.sidecars_of(first));
                 rests_on.extend(carried.rests_on());
                 report.lookup(
                     gravity,
@@ -125,7 +132,7 @@ fn is_way_out(
         matches!(host.as_ref().and_then(|host| world.host(host)),
             Some(HostKind::ServiceEntry(entry)) if entry.spec.location == Location::External)
     };
-    lost.iter().all(|asked| matches!(asked.why, Why::Anywhere | Why::Service))
+    lost.iter().all(|asked| matches!(asked.why, Why::Anywhere | Why::Service | Why::Own))
         && !object.spec.hosts.is_empty()
         && object.spec.hosts.iter().all(is_external)
         && !takers.lacks(&Client::in_namespace(&review.namespace), host, subset)
@@ -191,6 +198,9 @@ fn message(
             && rule.spec.workload_selector.is_none()
             && case.world.is_discovered(&rule.metadata.namespace) == Some(true)
     };
+    if lost.iter().all(|asked| !asked.why.counts()) {
+        message.push_str(&format!("\n  {}", shown_by(case, client)));
+    }
     let kept = elsewhere.map(|(rule, _)| rule).filter(is_kept);
     let defined = used.into_iter().flat_map(EffectiveRule::subsets);
     let defined = defined.map(|subset| subset.name.as_str());
@@ -340,6 +350,15 @@ fn hidden_message(
     format!(
         "{} would get 503 for {clients}: they find no subset {subset} of {host}\n  {instead}.\n  {next}",
         carried.said(),
+    )
+}
+
+/// Which Sidecar of its own namespace shows such a client the VirtualService.
+fn shown_by(case: &Case<'_>, client: &Client) -> String {
+    let own = case.world.sidecar(client).map(|own| &own.metadata);
+    let own = own.map_or(String::new(), |own| format!(" ({}/{})", own.namespace, own.name));
+    format!(
+        "Only a Sidecar of their own{own} shows them this VirtualService; nobody here knows whether they use it."
     )
 }
 

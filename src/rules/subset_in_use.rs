@@ -4,7 +4,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::istio::{DestinationRule, FieldPath, Host, VirtualService};
-use crate::policy::words::{counted, label_map, list, number, percent};
+use crate::policy::words::{clients, counted, label_map, list, number, percent};
 use crate::policy::{
     Action, Class, Definition, Destination, Flow, Gravity, Movement, Redefinition, Reference,
     Relabelled, Report, Rule, Selection, Shift, Stage, Steps, Use,
@@ -53,6 +53,7 @@ impl Rule for SubsetInUse {
         Kind::Service,
         Kind::ServiceEntry,
         Kind::EndpointSlice,
+        Kind::Sidecar,
         Kind::Waypoint,
         Kind::Namespace,
         Kind::Pod,
@@ -226,9 +227,14 @@ fn message(case: &Definition<'_>, lost: &[&Use<'_>]) -> String {
     let mut who = clients(&own.client);
     if own.gravity == Gravity::WarnOnly && !case.review.dry_run && !own.is_mirror {
         let Client { namespace, labels, .. } = &own.client;
-        let has_pods = namespace == ANY_NAMESPACE || case.world.has_pods(namespace, labels);
-        who.push_str(if has_pods { " with a sidecar, of which none" } else { ", of which no pod" });
-        who.push_str(" runs now,");
+        let world = case.world;
+        let has_pods = namespace == ANY_NAMESPACE || world.has_pods(namespace, labels);
+        let is_ambient = world.has_waypoints() && !world.has_injected_pods(namespace);
+        who.push_str(match has_pods {
+            true if is_ambient => " with a sidecar, of which none runs now,",
+            true => ", whom only a Sidecar of their own shows it,",
+            false => ", of which no pod runs now,",
+        });
     }
     let more = match others(lost) {
         0 => String::new(),
@@ -421,21 +427,6 @@ fn labels_path(case: &Definition<'_>, name: Option<&str>) -> FieldPath {
     at.map_or(subsets.clone(), |at| subsets.index(at).field("labels"))
 }
 
-fn clients(client: &Client) -> String {
-    let namespace = &client.namespace;
-    if let Some(waypoint) = &client.waypoint {
-        return format!("clients behind waypoint {waypoint}");
-    }
-    match (&client.gateway, namespace.as_str()) {
-        (Some(gateway), _) => format!("gateway {gateway}"),
-        (None, ANY_NAMESPACE) => "clients in the mesh".to_owned(),
-        (None, _) if !client.labels.is_empty() => {
-            format!("clients in namespace {namespace} with {}", label_map(&client.labels))
-        }
-        (None, _) => format!("clients in namespace {namespace}"),
-    }
-}
-
 fn subset_name(case: &Definition<'_>, own: &Use<'_>) -> String {
     let domain = &case.world.mesh().domain;
     format!("{}/{}", own.host.short(&own.object.metadata.namespace, domain), own.subset)
@@ -446,7 +437,8 @@ fn full(rule: &DestinationRule) -> String {
 }
 
 /// The share, and who defines the subset; the Service may be gone with the whole application. Three reads are all there are, and
-/// whether pods answer in this very second is the least of it.
+/// whether pods answer in this very second is the least of it. A Sidecar that came a moment ago and took the clients away is not
+/// looked for either: it is the rarest write of all, and it takes nobody away before istiod has told them.
 fn rests_on_rules(case: &Definition<'_>, own: &Use<'_>) -> Vec<Reference> {
     let mut found = vec![routes_of(own.object)];
     let host = target(case, &own.host);

@@ -8,11 +8,12 @@ use crate::istio::DestinationRule;
 
 /// The kinds by which look-ups find anything. Pods, EndpointSlices, WorkloadEntries and workloads count only for the Services and
 /// ServiceEntries of their own namespace, and a Gateway's Pods serve it wherever they are.
-const SIFTED: [Kind; 6] = [
+const SIFTED: [Kind; 7] = [
     Kind::VirtualService,
     Kind::DestinationRule,
     Kind::ServiceEntry,
     Kind::Gateway,
+    Kind::Sidecar,
     Kind::Waypoint,
     Kind::Service,
 ];
@@ -62,6 +63,7 @@ fn key(object: &Object) -> Option<Key> {
         Object::DestinationRule(own) => (Kind::DestinationRule, &own.metadata),
         Object::ServiceEntry(own) => (Kind::ServiceEntry, &own.metadata),
         Object::Gateway(own) => (Kind::Gateway, &own.metadata),
+        Object::Sidecar(own) => (Kind::Sidecar, &own.metadata),
         Object::Waypoint(own) => (Kind::Waypoint, &own.metadata),
         Object::Service(own) => {
             return Some((Kind::Service, own.namespace.clone(), own.name.clone()));
@@ -174,7 +176,9 @@ impl World {
         let waypoints = self.waypoints.of_namespace(namespace).cloned();
         let waypoints = waypoints.map(|own| Object::Waypoint(Box::new(own)));
         let services = self.services.of_namespace(namespace).cloned().map(Object::Service);
-        let gateways = gateways.chain(waypoints);
+        let sidecars = self.sidecars.of_namespace(namespace).cloned();
+        let sidecars = sidecars.map(|own| Object::Sidecar(Box::new(own)));
+        let gateways = gateways.chain(waypoints).chain(sidecars);
         routes.chain(rules).chain(entries).chain(gateways).chain(services).collect()
     }
 }

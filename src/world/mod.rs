@@ -22,6 +22,7 @@ mod routing;
 mod selection;
 mod selector;
 mod services;
+mod sidecars;
 mod table;
 mod virtual_services;
 mod waypoints;
@@ -46,7 +47,8 @@ pub use waypoints::INJECTED;
 pub use workloads::{Age, Workload};
 
 use crate::istio::{
-    DestinationRule, Gateway, ServiceEntry, Timestamp, VirtualService, Waypoint, WorkloadEntry,
+    DestinationRule, Gateway, ServiceEntry, Sidecar, Timestamp, VirtualService, Waypoint,
+    WorkloadEntry,
 };
 
 /// The kinds of objects that the world is made of.
@@ -64,6 +66,8 @@ pub enum Kind {
     Gateway,
     /// `gateway.networking.k8s.io` Gateway, which a waypoint is one of.
     Waypoint,
+    /// `networking.istio.io` Sidecar: what proxies may call.
+    Sidecar,
     /// `v1` Service.
     Service,
     /// `discovery.k8s.io` EndpointSlice.
@@ -86,13 +90,14 @@ pub enum Kind {
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::VirtualService,
         Self::DestinationRule,
         Self::ServiceEntry,
         Self::WorkloadEntry,
         Self::Gateway,
         Self::Waypoint,
+        Self::Sidecar,
         Self::Service,
         Self::EndpointSlice,
         Self::Pod,
@@ -113,6 +118,7 @@ impl Kind {
             Self::WorkloadEntry => "WorkloadEntry",
             Self::Gateway => "Gateway",
             Self::Waypoint => "Waypoint",
+            Self::Sidecar => "Sidecar",
             Self::Service => "Service",
             Self::EndpointSlice => "EndpointSlice",
             Self::Pod => "Pod",
@@ -141,6 +147,8 @@ pub enum Object {
     Gateway(Box<Gateway>),
     /// See [`Waypoint`].
     Waypoint(Box<Waypoint>),
+    /// See [`Sidecar`].
+    Sidecar(Box<Sidecar>),
     /// See [`Service`].
     Service(Service),
     /// See [`EndpointSlice`].
@@ -226,6 +234,7 @@ pub struct World {
     nodes: nodes::Nodes,
     gateways: gateways::Gateways,
     waypoints: waypoints::Waypoints,
+    sidecars: sidecars::Sidecars,
     services: services::Services,
     labels: labels::LabelSets,
     pods: pods::Pods,
@@ -308,6 +317,7 @@ impl World {
                 let all = pods.iter().map(|(namespace, set)| (namespace, labels.map(set)));
                 self.gateways.apply(*object, all);
             }
+            Object::Sidecar(object) => self.sidecars.apply(*object),
             Object::EndpointSlice(object) => self.services.apply_slice(object, &mut self.pods),
             Object::Pod(object) => {
                 self.forget_pod(&object.namespace, &object.name);
@@ -342,6 +352,7 @@ impl World {
             }
             Kind::Gateway => self.gateways.delete(namespace, name),
             Kind::Waypoint => self.waypoints.delete(namespace, name),
+            Kind::Sidecar => self.sidecars.delete(namespace, name),
             Kind::WorkloadEntry => {
                 self.entries.delete_workload(namespace, name, &mut self.labels, &mut self.nodes);
             }
@@ -373,6 +384,7 @@ impl World {
             Kind::WorkloadEntry => self.entries.workload_names(),
             Kind::Gateway => self.gateways.names(),
             Kind::Waypoint => self.waypoints.names(),
+            Kind::Sidecar => self.sidecars.names(),
             Kind::Service => self.services.names(),
             Kind::EndpointSlice => self.services.slice_names(),
             Kind::Pod => self.pods.names(),

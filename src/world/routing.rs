@@ -82,7 +82,9 @@ impl<'a> Routing<'a> {
             }
         }
         let tried = match protocol {
-            Protocol::Tls | Protocol::Tcp if client.is_sidecar() => self.connecting(host, client),
+            Protocol::Tls | Protocol::Tcp if client.is_sidecar() => {
+                self.connecting(host, client, port)
+            }
             _ => self.tried(host, client, port).into_iter().map(|(_, kept)| kept.object).collect(),
         };
         let leaving = |of: Protocol| {
@@ -142,7 +144,9 @@ impl<'a> Routing<'a> {
             return self.tried_at_waypoint(host, client);
         }
         let lower = lower(host.as_str());
+        let shown = self.world.shown(&lower, client, (true, port));
         let seen = self.covering(&lower).into_iter();
+        let seen = seen.filter(|(_, kept)| shown.as_ref().is_none_or(|own| own.has(kept)));
         let mut seen = seen
             .filter_map(|(rank, kept)| Some((rank, kept.turn(client)?, kept)))
             .collect::<Vec<_>>();
@@ -160,7 +164,12 @@ impl<'a> Routing<'a> {
     /// written, wildcards in their turn. Of a ServiceEntry for a wildcard also those for a name under it.
     ///
     /// Source: `pilot/pkg/networking/core/tls.go` `getConfigsForHost`.
-    pub fn connecting(self, host: &Host, client: &Client) -> Vec<&'a VirtualService> {
+    pub fn connecting(
+        self,
+        host: &Host,
+        client: &Client,
+        port: Option<i64>,
+    ) -> Vec<&'a VirtualService> {
         let is_wildcard_entry = host.as_str().starts_with('*') && self.world.host(host).is_some();
         let tried = if is_wildcard_entry {
             let mut bound = self.bound_for_connections(client);
@@ -169,7 +178,10 @@ impl<'a> Routing<'a> {
         } else {
             self.naming(host, client)
         };
-        tried.into_iter().map(|(_, kept)| kept.object).collect()
+        let shown = self.world.shown(host.as_str(), client, (false, port));
+        let tried = tried.into_iter();
+        let tried = tried.filter(|(_, kept)| shown.as_ref().is_none_or(|own| own.has(kept)));
+        tried.map(|(_, kept)| kept.object).collect()
     }
 
     /// All that name the host as it is written, or a wildcard for it, in their order.

@@ -209,6 +209,16 @@ pub enum HostKind<'a> {
     ServiceEntry(&'a ServiceEntry),
 }
 
+impl<'a> HostKind<'a> {
+    /// The namespace of the object that makes it known.
+    pub fn namespace(self) -> &'a str {
+        match self {
+            Self::Service(service) | Self::Alias(service) => &service.namespace,
+            Self::ServiceEntry(entry) => &entry.metadata.namespace,
+        }
+    }
+}
+
 impl World {
     /// The Service `name` of `namespace`.
     pub fn service(&self, namespace: &str, name: &str) -> Option<&Service> {
@@ -284,25 +294,39 @@ impl World {
     ///
     /// Source: `pilot/pkg/model/push_context.go` `IsServiceVisible`.
     pub fn is_visible(&self, host: &Host, client: &Client) -> bool {
-        let sees = |export_to: &[String], namespace: &str| {
-            let default = self.mesh.default_service_export_to.as_slice();
-            let export_to = if export_to.is_empty() { default } else { export_to };
-            let names = |to: &String| {
-                to == "*"
-                    || (to == "." && client.namespace == namespace)
-                    || (!client.namespace.is_empty() && *to == client.namespace)
-            };
-            export_to.is_empty() || export_to.iter().any(names)
-        };
         match self.host(host) {
-            Some(HostKind::Service(service) | HostKind::Alias(service)) => {
-                sees(&service.export_to, &service.namespace)
-            }
             Some(HostKind::ServiceEntry(_)) => {
-                let mut all = self.entries.of_host(host.as_str()).into_iter();
-                all.any(|entry| sees(&entry.spec.export_to, &entry.metadata.namespace))
+                self.known_as(host).into_iter().any(|own| self.is_seen(own, client))
             }
-            None => true,
+            known => known.is_none_or(|own| self.is_seen(own, client)),
+        }
+    }
+
+    /// Whether one of those that are called so is exported to `client`.
+    pub(super) fn is_seen(&self, host: HostKind<'_>, client: &Client) -> bool {
+        let namespace = host.namespace();
+        let written = match host {
+            HostKind::Service(service) | HostKind::Alias(service) => &service.export_to,
+            HostKind::ServiceEntry(entry) => &entry.spec.export_to,
+        };
+        let default = &self.mesh.default_service_export_to;
+        let export_to = if written.is_empty() { default } else { written };
+        let names = |to: &String| {
+            to == "*"
+                || (to == "." && client.namespace == namespace)
+                || (!client.namespace.is_empty() && *to == client.namespace)
+        };
+        export_to.is_empty() || export_to.iter().any(names)
+    }
+
+    /// Everything that is called so: a Service alone, or all ServiceEntries with that host.
+    pub(super) fn known_as(&self, host: &Host) -> Vec<HostKind<'_>> {
+        match self.host(host) {
+            Some(HostKind::ServiceEntry(_)) => {
+                let all = self.entries.of_host(host.as_str()).into_iter();
+                all.map(HostKind::ServiceEntry).collect()
+            }
+            own => own.into_iter().collect(),
         }
     }
 
@@ -312,15 +336,9 @@ impl World {
     /// Source: `pilot/pkg/model/sidecar.go` `collectImportedServices`: a destination's Service is taken from the sidecar's own
     /// namespace first, without asking whom it is exported to. A gateway has only what is visible.
     pub fn is_routable(&self, host: &Host, client: &Client) -> bool {
-        let stands_there = || match self.host(host) {
-            Some(HostKind::Service(service) | HostKind::Alias(service)) => {
-                service.namespace == client.namespace
-            }
-            Some(HostKind::ServiceEntry(_)) => {
-                let mut all = self.entries.of_host(host.as_str()).into_iter();
-                all.any(|entry| entry.metadata.namespace == client.namespace)
-            }
-            None => false,
+        let stands_there = || {
+            let mut known = self.known_as(host).into_iter();
+            known.any(|own| own.namespace() == client.namespace)
         };
         if client.waypoint.is_some()
             && self.waypoint_of(host).is_some_and(|own| Client::at(own) == *client)
@@ -333,8 +351,7 @@ impl World {
     /// The namespace whose objects speak for `host`: a Service's own, or its ServiceEntry's.
     pub fn host_namespace<'a>(&'a self, host: &'a Host) -> Option<&'a str> {
         match self.host(host) {
-            Some(HostKind::ServiceEntry(entry)) => Some(&entry.metadata.namespace),
-            Some(HostKind::Service(service) | HostKind::Alias(service)) => Some(&service.namespace),
+            Some(known) => Some(known.namespace()),
             None => host.service(&self.mesh.domain).map(|(_, namespace)| namespace),
         }
     }

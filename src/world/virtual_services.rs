@@ -120,7 +120,7 @@ impl Binding {
         })
     }
 
-    /// The full names of its hosts.
+    /// The full names of its hosts, with their case.
     pub(super) fn hosts(&self) -> impl Iterator<Item = &Host> {
         self.hosts.iter()
     }

@@ -189,7 +189,7 @@ impl World {
 
     /// Whether a pod with a sidecar is known to run in `namespace`; with [`super::ANY_NAMESPACE`], anywhere. Where other
     /// clusters belong to the mesh, one may run there.
-    pub fn has_sidecars(&self, namespace: &str) -> bool {
+    pub fn has_injected_pods(&self, namespace: &str) -> bool {
         let injected = &self.waypoints.injected;
         self.mesh.is_multi_cluster
             || match namespace {

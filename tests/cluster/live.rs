@@ -1,11 +1,13 @@
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use kube::runtime::watcher::Event;
 use serde_json::{Value, json};
 use sluicegate::cluster::{Feed, Index, LiveReadError, MOST_REQUESTS, Next};
-use sluicegate::policy::{Basis, Reference, Verdict};
-use sluicegate::world::{Kind, Mesh};
+use sluicegate::policy::{Basis, Operation, Policies, Reference, Review, Verdict, evaluate};
+use sluicegate::rules::ALL;
+use sluicegate::world::{Kind, Mesh, World};
 
 use super::api::{Answer, Api, Asked, list};
 use super::index::{pod, service, slice, watched};
@@ -228,7 +230,7 @@ async fn an_older_watch_event_does_not_undo_a_live_read() {
 async fn confirmed_and_judged_in_one() {
     let api = Api::start(|_| Answer::Json(list(&[service("reviews", 8)], 20))).await;
     let index = index(&api, &[]);
-    let judge = |world: &sluicegate::world::World| match world.service("shop", "reviews") {
+    let judge = |world: &World| match world.service("shop", "reviews") {
         Some(_) => Verdict::allow(Basis::Rules),
         None => Verdict::undecided(vec![Kind::Service]),
     };
@@ -259,5 +261,59 @@ async fn an_older_object_does_not_come_back_after_a_live_read() {
         feed.take(Event::InitApply(watched(&service("reviews", version))));
         assert_eq!(feed.take(Event::InitDone), Next::ListAgain);
         assert_eq!(there(), is_there, "{version}");
+    }
+}
+
+/// Nobody is refused for the sake of clients whom a Sidecar keeps from the VirtualService that no watch has brought yet.
+#[tokio::test]
+async fn a_sidecar_that_is_not_seen_yet_takes_its_clients_out_of_a_refusal() {
+    let istio = |name: &str, namespace: &str, spec: Value| json!({"metadata": {"namespace": namespace, "name": name, "resourceVersion": "5"}, "spec": spec});
+    let subsets = json!([{"name": "v1", "labels": {"version": "v1"}}, {"name": "v2", "labels": {"version": "v2"}}]);
+    let rule =
+        istio("reviews", "shop", json!({"host": "reviews", "exportTo": ["."], "subsets": subsets}));
+    let fence = istio("default", "istio-system", json!({"egress": [{"hosts": ["./*"]}]}));
+    let pods = [("one", "v1"), ("two", "v2")]
+        .map(|(name, version)| pod(name, &json!({"app": "reviews", "version": version}), 1));
+    let stored = [
+        (Kind::Service, service("reviews", 1)),
+        (Kind::EndpointSlice, slice("a", "reviews", &[("one", true), ("two", true)], 1)),
+        (Kind::Pod, pods[0].clone()),
+        (Kind::Pod, pods[1].clone()),
+        (Kind::DestinationRule, rule.clone()),
+    ];
+    let route = |weights: [u32; 2]| {
+        let to = |(at, weight): (usize, u32)| json!({"destination": {"host": "reviews", "subset": format!("v{}", at + 1)}, "weight": weight});
+        let entries = weights.into_iter().enumerate().map(to).collect::<Vec<_>>();
+        istio("reviews", "shop", json!({"hosts": ["reviews"], "http": [{"route": entries}]}))
+            .to_string()
+    };
+    let (old, new) = (route([100, 0]), route([90, 10]));
+    let operation = Operation::parse(Kind::VirtualService, Some(&old), Some(&new));
+    let (namespace, name) = ("shop".to_owned(), "reviews".to_owned());
+    let review = Review { operation, namespace, name, user: String::new(), dry_run: false };
+    let policies = Policies::new(Vec::new(), ALL);
+    let judge = |world: &World| evaluate(policies.in_force(&review, world), &review, world);
+    for has_fence in [true, false] {
+        let (rule, fence) = (rule.clone(), fence.clone());
+        let api = Api::start(move |asked| match asked.path.rsplit('/').next() {
+            Some("destinationrules") => Answer::Json(list(std::slice::from_ref(&rule), 20)),
+            Some("sidecars") if has_fence => Answer::Json(list(std::slice::from_ref(&fence), 20)),
+            Some("sidecars") => Answer::Status(404),
+            other => panic!("nothing rests on {other:?}"),
+        })
+        .await;
+        let index = index(&api, &stored);
+        let verdict = index.judge(&judge);
+        assert!(!verdict.allowed(), "{verdict:?}");
+        let [references] = &verdict.to_confirm(&BTreeSet::new())[..] else { panic!("{verdict:?}") };
+        let confirmed = index.confirm_and_judge(references, &judge).await.expect("answers");
+        assert_eq!(confirmed.allowed(), has_fence, "{confirmed:?}");
+        assert_eq!(
+            selectors(&api.asked()),
+            [
+                "/apis/networking.istio.io/v1/destinationrules?",
+                "/apis/networking.istio.io/v1/namespaces/istio-system/sidecars?",
+            ]
+        );
     }
 }

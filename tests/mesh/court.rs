@@ -1,7 +1,7 @@
 //! Worlds are brought before Istio in rounds: many copies side by side, one look at every Envoy.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError, RwLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -38,6 +38,8 @@ pub(crate) struct Bench {
     gateway: Value,
     /// Copies are numbered across rounds, so that nothing of an earlier one is taken for one of them.
     next: Mutex<usize>,
+    /// Whoever brings Sidecars is alone.
+    fences: RwLock<()>,
 }
 
 /// Worlds that stand in the cluster.
@@ -45,7 +47,7 @@ pub(crate) struct Session<'w> {
     worlds: &'w [World],
     /// The number of the first one's copy.
     first: usize,
-    round: String,
+    pub(crate) round: String,
     /// Their objects, as they were stored.
     stored: Vec<Value>,
     /// Which of them hold something that the API server does not take, and why.
@@ -100,7 +102,7 @@ impl Bench {
             Ok(Party { proxy, client, envoy })
         };
         let parties = proxies().into_iter().map(start).collect::<Result<_>>()?;
-        Ok(Self { parties, gateway_port, gateway, next: Mutex::new(1) })
+        Ok(Self { parties, gateway_port, gateway, next: Mutex::new(1), fences: RwLock::default() })
     }
 }
 
@@ -113,12 +115,28 @@ impl<'a> Court<'a> {
         Ok(Self { running, bench: bench.as_ref()? })
     }
 
+    /// As [`Court::judge`], with the objects of one more world beside them.
+    pub(crate) fn judge_behind(&self, fence: &World, worlds: &[World]) -> Result<Vec<Vec<String>>> {
+        let all = std::iter::once(fence).chain(worlds).cloned().collect::<Vec<_>>();
+        let mut found = self.judge(&all)?;
+        let of_fence = found.remove(0);
+        match of_fence.first() {
+            Some(reason) => Err(format!("of the Sidecars: {reason}").into()),
+            None => Ok(found),
+        }
+    }
+
     /// For each world, what Istio does otherwise than the gate believes.
     pub(crate) fn judge(&self, worlds: &[World]) -> Result<Vec<Vec<String>>> {
+        let fences = &self.bench.fences;
+        let is_fenced = worlds.iter().any(World::is_fenced);
+        let _alone = is_fenced.then(|| fences.write().unwrap_or_else(PoisonError::into_inner));
+        let _together = (!is_fenced).then(|| fences.read().unwrap_or_else(PoisonError::into_inner));
         let session = self.open(worlds)?;
-        let found = self.hear(&session, &[])?;
-        self.close(&session)?;
-        Ok(found)
+        let found = self.hear(&session, &[]);
+        // Also of a round that failed: its Sidecars would be there for the others.
+        self.close(&session.round)?;
+        found
     }
 
     /// Puts worlds into the cluster and waits until every Envoy has been told of them.
@@ -131,7 +149,10 @@ impl<'a> Court<'a> {
         };
         let round = format!("r{first}");
         let (stored, refused) = self.apply(worlds, first, &round);
-        self.wait_for(&round)?;
+        if let Err(error) = self.wait_for(&round) {
+            self.close(&round)?;
+            return Err(error);
+        }
         Ok(Session { worlds, first, round, stored, refused })
     }
 
@@ -176,9 +197,9 @@ impl<'a> Court<'a> {
         Ok(unnoticed.map(|(name, _)| *name).collect())
     }
 
-    /// Takes the worlds out again.
-    pub(crate) fn close(&self, session: &Session<'_>) -> Result {
-        let label = format!("{ROUND}={}", session.round);
+    /// Takes the worlds of a round out again.
+    pub(crate) fn close(&self, round: &str) -> Result {
+        let label = format!("{ROUND}={round}");
         self.running.runtime.block_on(self.running.api.delete_all(&NAMESPACES, &label))
     }
 

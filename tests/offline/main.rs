@@ -11,6 +11,7 @@ mod house;
 mod oracle;
 mod properties;
 mod re2;
+mod sidecars;
 mod traps;
 mod virtual_services;
 mod waypoints;

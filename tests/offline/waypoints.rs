@@ -131,9 +131,9 @@ fn pods_with_a_sidecar_are_counted() {
     let pod = |name: &str, labels: Value| labelled("Pod", "shop", name, labels);
     let injected = json!({INJECTED: "istio", "app": "a"});
     let seen = |world: &World| {
-        assert_eq!(world.has_sidecars("shop"), world.has_sidecars(ANY_NAMESPACE));
-        assert!(!world.has_sidecars("other"));
-        world.has_sidecars("shop")
+        assert_eq!(world.has_injected_pods("shop"), world.has_injected_pods(ANY_NAMESPACE));
+        assert!(!world.has_injected_pods("other"));
+        world.has_injected_pods("shop")
     };
     apply(&mut world, pod("plain", json!({"app": "a"})));
     assert!(!seen(&world));
@@ -148,7 +148,7 @@ fn pods_with_a_sidecar_are_counted() {
     world.delete(Kind::Pod, "shop", "b");
     assert!(!seen(&world));
     let world = World::empty(Mesh { is_multi_cluster: true, ..Mesh::default() });
-    assert!(world.has_sidecars("shop"), "one may run in another cluster");
+    assert!(world.has_injected_pods("shop"), "one may run in another cluster");
 }
 
 /// Service reviews of prod, which is reached through a waypoint in infra, and these VirtualServices.

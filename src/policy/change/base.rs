@@ -2,8 +2,10 @@
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 
+use super::bound::Bound;
+use super::clients::Clients;
 use super::table::{Listed, Order};
-use crate::istio::{Host, Protocol, VirtualService, full_gateway};
+use crate::istio::{Host, Protocol, VirtualService};
 use crate::world::{ANY_NAMESPACE, ChangedRouting, Client, HostKind, Listener, MESH, World};
 
 /// The object under review: who it is, and what it says before and after the write.
@@ -144,6 +146,9 @@ struct Key {
     plain: Option<Host>,
 }
 
+/// Where requests arrive: at which gateway, or at a waypoint and for which host, and at which ports, where these are known.
+type Place<'p> = (&'p str, Option<(String, Host)>, Option<Vec<i64>>);
+
 /// What of an object matters for telling audiences apart.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Reach {
@@ -235,7 +240,7 @@ impl<'a> Finder<'a> {
     fn arrive(
         &mut self,
         Written { old, new, .. }: Written<'a>,
-        (gateway, waypoint, ports): (&str, Option<(String, Host)>, Option<Vec<i64>>),
+        (gateway, waypoint, ports): Place<'_>,
         (before, after): (Vec<Listed<'a>>, Vec<Listed<'a>>),
         plain: Option<Host>,
         gone: &'static str,
@@ -348,7 +353,7 @@ impl<'a> Finder<'a> {
         }
         let tried = match self.protocol {
             Protocol::Tls | Protocol::Tcp if client.is_sidecar() => {
-                routing.routing().connecting(host, client)
+                routing.routing().connecting(host, client, None)
             }
             _ => routing.routing().virtual_services(host, client),
         };
@@ -441,7 +446,8 @@ impl<'a> Finder<'a> {
 }
 
 /// The clients that may see different VirtualServices: one in any namespace, one in the object's own, and those that it is
-/// exported to by name. A gateway is a client where its pods are; in its own namespace where nobody knows them.
+/// exported to by name; with Sidecars, also those who see it because of one. A gateway is a client where its pods are; in its own
+/// namespace where nobody knows them.
 fn clients(written: Written<'_>, gateway: &str, world: &World) -> Vec<Client> {
     let mut namespaces = BTreeSet::new();
     if let Some((namespace, name)) = gateway.split_once('/') {
@@ -455,42 +461,26 @@ fn clients(written: Written<'_>, gateway: &str, world: &World) -> Vec<Client> {
         let named = objects.flat_map(|object| &object.spec.export_to).map(String::as_str);
         namespaces.extend(named.filter(|to| !matches!(*to, "*" | "." | "~")));
     }
-    let gateway = (gateway != MESH).then(|| gateway.to_owned());
+    let is_mesh = gateway == MESH;
+    let gateway = (!is_mesh).then(|| gateway.to_owned());
     let client = |namespace| Client { gateway: gateway.clone(), ..Client::in_namespace(namespace) };
-    namespaces.into_iter().map(client).collect()
+    let mut found = namespaces.into_iter().map(client).collect::<Vec<_>>();
+    if is_mesh && world.has_sidecars() {
+        // Those who see it although a Sidecar hides it from clients anywhere.
+        let objects = [written.old, written.new].into_iter().flatten();
+        for users in objects.map(|object| Clients::of(object, written.namespace, world)) {
+            for client in users.sidecars() {
+                if !found.contains(client) {
+                    found.push(client.clone());
+                }
+            }
+        }
+    }
+    found
 }
 
 /// Everything of `a`, then what only `b` has, each once.
 fn both<T: Clone + Eq + std::hash::Hash>(a: &[T], b: &[T]) -> Vec<T> {
     let mut seen = HashSet::new();
     a.iter().chain(b).filter(|&one| seen.insert(one)).cloned().collect()
-}
-
-/// What an object is bound to, with full names.
-struct Bound {
-    hosts: Vec<Host>,
-    host_set: HashSet<Host>,
-    gateways: Vec<String>,
-}
-
-impl Bound {
-    fn of(object: Option<&VirtualService>, namespace: &str, world: &World) -> Self {
-        let Some(object) = object else {
-            return Self { hosts: Vec::new(), host_set: HashSet::new(), gateways: Vec::new() };
-        };
-        let domain = &world.mesh().domain;
-        let hosts = object.spec.hosts.iter().map(|host| Host::resolve(host, namespace, domain));
-        let hosts = hosts.collect::<Vec<_>>();
-        let gateways = object.spec.gateways.iter().map(|gateway| full_gateway(gateway, namespace));
-        let gateways = if object.spec.gateways.is_empty() {
-            vec![MESH.to_owned()]
-        } else {
-            gateways.collect()
-        };
-        Self { host_set: hosts.iter().cloned().collect(), hosts, gateways }
-    }
-
-    fn has_host(&self, host: &Host) -> bool {
-        self.host_set.contains(host)
-    }
 }

@@ -3,38 +3,14 @@
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 
+use super::asked::{Asked, Why};
 use crate::istio::delegate::{completed, merged_match};
 use crate::istio::{
-    Arrival, Condition, Host, Protocol, Reading, Route, RouteMatch, VirtualService, full_gateway,
+    Arrival, Condition, Host, Protocol, Reading, Route, RouteMatch, Sidecar, VirtualService,
+    full_gateway,
 };
 use crate::policy::rule::{Case, Gravity};
-use crate::world::{ANY_NAMESPACE, Client, MESH, World};
-
-/// Somebody whose requests a VirtualService routes.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Asked {
-    /// The client; several where it is not known which of them it is, so that only what all of them lack is lacking.
-    pub clients: Vec<Client>,
-    /// Why it is asked about.
-    pub why: Why,
-    /// What it may cost the writer if it loses: a warning at the most where nobody is known to be this client.
-    pub gravity: Gravity,
-}
-
-/// Why a client is asked about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Why {
-    /// It stands for all namespaces without rules of their own.
-    Anywhere,
-    /// It is in the namespace of a Service that is a destination.
-    Service,
-    /// The VirtualService is exported to its namespace by name.
-    Exported,
-    /// It serves a Gateway that the VirtualService is bound to.
-    Gateway,
-    /// It is the waypoint through which clients in ambient mode reach a host of the VirtualService.
-    Waypoint,
-}
+use crate::world::{Client, MESH, World};
 
 /// Who uses a VirtualService.
 ///
@@ -42,37 +18,42 @@ pub enum Why {
 /// pods may be anywhere, those in ambient mode, for whom the host's waypoint asks, and those whose own namespace has
 /// DestinationRules for the destination. The last are told apart from the others because nobody here knows whether they send it
 /// anything.
+///
+/// Where there are Sidecars, whoever does not see the VirtualService is not asked about. One in the root namespace often hides
+/// it from all but its own namespace and those of its hosts; then these are asked about in place of clients anywhere.
 #[derive(Debug)]
 pub struct Clients<'a> {
-    world: &'a World,
+    pub(super) world: &'a World,
     /// What they are bound to: of a delegate, one of its roots.
-    object: &'a VirtualService,
-    namespace: &'a str,
+    pub(super) object: &'a VirtualService,
+    pub(super) namespace: &'a str,
     /// The delegate that they reach by way of that root.
-    delegate: Option<Handed<'a>>,
-    exported: Exported<'a>,
+    pub(super) delegate: Option<Handed<'a>>,
+    pub(super) exported: Exported<'a>,
     /// Whether clients in ambient mode reach every host through a waypoint, so that only sidecars ask by themselves.
-    has_waypoints: bool,
-    asked: Vec<Asked>,
+    pub(super) has_waypoints: bool,
+    pub(super) asked: Vec<Asked>,
+    /// Clients from whom a Sidecar hides it; pods that a route names may have another one.
+    pub(super) hidden: Vec<Asked>,
 }
 
 /// A delegate, and the routes of one root that hand requests on to it.
 #[derive(Debug)]
-struct Handed<'a> {
-    object: &'a VirtualService,
-    namespace: &'a str,
+pub(super) struct Handed<'a> {
+    pub(super) object: &'a VirtualService,
+    pub(super) namespace: &'a str,
     by: Vec<&'a Route>,
 }
 
 /// The namespaces whose clients see a VirtualService.
 #[derive(Debug)]
-enum Exported<'a> {
+pub(super) enum Exported<'a> {
     Everywhere,
     To(BTreeSet<&'a str>),
 }
 
 impl Exported<'_> {
-    fn contains(&self, namespace: &str) -> bool {
+    pub(super) fn contains(&self, namespace: &str) -> bool {
         match self {
             Self::Everywhere => true,
             Self::To(names) => names.contains(namespace),
@@ -94,9 +75,9 @@ impl<'a> Clients<'a> {
         world: &'a World,
     ) -> Self {
         let exported = exported(object, namespace, world);
-        let asked = Vec::new();
-        let has_waypoints = false;
-        let mut own = Self { world, object, namespace, delegate, exported, has_waypoints, asked };
+        let (asked, hidden, has_waypoints) = (Vec::new(), Vec::new(), false);
+        let mut own =
+            Self { world, object, namespace, delegate, exported, has_waypoints, asked, hidden };
         if object.spec.is_for_mesh() {
             let waypoints = own.waypoints();
             own.add_sidecars();
@@ -138,6 +119,19 @@ impl<'a> Clients<'a> {
             all.extend(merged.map(Cow::Owned));
         }
         all
+    }
+
+    /// The Sidecar that hides it, where no client in the mesh sees it because of one.
+    pub fn hidden_by(&self) -> Option<&'a Sidecar> {
+        let first = self.hidden.iter().find_map(|hidden| hidden.clients.first())?;
+        let is_seen = self.all().iter().any(|client| client.gateway.is_none());
+        self.world.sidecar(first).filter(|_| !is_seen)
+    }
+
+    /// The sidecars that are asked about.
+    pub(super) fn sidecars(&self) -> impl Iterator<Item = &Client> {
+        let all = self.asked.iter().flat_map(|asked| &asked.clients);
+        all.filter(|client| client.is_sidecar())
     }
 
     /// Those who can take a route: its `gateways`, `sourceNamespace` and `sourceLabels` leave some of them out, or speak of
@@ -201,7 +195,8 @@ impl<'a> Clients<'a> {
         let is_of_mesh = |asked: &Asked| asked.clients.iter().all(|own| own.gateway.is_none());
         let is_of_waypoint = |asked: &Asked| asked.why == Why::Waypoint;
         let mut found = Vec::new();
-        for asked in &self.asked {
+        let hidden = self.hidden.iter().filter(|_| has_source);
+        for asked in self.asked.iter().chain(hidden) {
             if !is_of_mesh(asked) {
                 let mut asked = asked.clone();
                 asked.clients.retain(|own| {
@@ -219,18 +214,19 @@ impl<'a> Clients<'a> {
             } else if is_for(MESH) && (!has_source || block.source_namespace.is_empty()) {
                 let mut asked = asked.clone();
                 if has_source {
-                    asked
-                        .clients
-                        .iter_mut()
-                        .for_each(|own| own.labels = block.source_labels.clone());
+                    let labels = &block.source_labels;
+                    asked.clients.iter_mut().for_each(|own| own.labels.extend(labels.clone()));
+                    asked.clients.retain(|own| self.is_shown_to(own));
                 }
-                found.push(asked);
+                if !asked.clients.is_empty() {
+                    found.push(asked);
+                }
             }
         }
         let source = block.source_namespace.as_str();
-        if has_source && !source.is_empty() && self.is_for_mesh_in(source) {
-            let labels = block.source_labels.clone();
-            let client = Client { labels, ..Client::in_namespace(source) };
+        let labels = block.source_labels.clone();
+        let client = Client { labels, ..Client::in_namespace(source) };
+        if has_source && !source.is_empty() && self.has_sidecar(&client) {
             let gravity = self.gravity(&client);
             found.push(Asked { clients: vec![client], why: Why::Exported, gravity });
         }
@@ -255,6 +251,10 @@ impl<'a> Clients<'a> {
             }
             let first = found.len();
             let selected = rules.selectors(host, namespace).into_iter();
+            let is_shown = self.is_shown_to(&plain);
+            let of_sidecars = self.world.sidecar_selectors(namespace);
+            let of_sidecars = of_sidecars.into_iter().filter(|_| !is_shown);
+            let selected = selected.chain(of_sidecars);
             let selected =
                 selected.map(|labels| Client { labels: labels.clone(), ..plain.clone() });
             for client in std::iter::once(plain.clone()).chain(selected) {
@@ -264,6 +264,7 @@ impl<'a> Clients<'a> {
                         client.labels.extend(block.source_labels.clone());
                     }
                     if client.meets(Protocol::Http, block, self.namespace)
+                        && self.is_shown_to(&client)
                         && !is_asked(&client)
                         && !found[first..].contains(&client)
                     {
@@ -278,8 +279,18 @@ impl<'a> Clients<'a> {
     /// Whether a sidecar sees the VirtualService and can take `route`.
     pub(in crate::policy) fn includes(&self, sidecar: &Client, route: &Route) -> bool {
         let meets = |block: &RouteMatch| sidecar.meets(Protocol::Http, block, self.namespace);
-        self.is_for_mesh_in(&sidecar.namespace)
+        self.has_sidecar(sidecar)
             && self.met(route).iter().any(|own| own.is_empty() || own.iter().any(meets))
+    }
+
+    /// Whether it is tried for what a sidecar sends.
+    pub(super) fn has_sidecar(&self, sidecar: &Client) -> bool {
+        self.is_for_mesh_in(&sidecar.namespace) && self.is_shown_to(sidecar)
+    }
+
+    /// Whether no Sidecar hides it from this client.
+    pub fn is_shown_to(&self, client: &Client) -> bool {
+        self.world.shows(self.object, self.namespace, client)
     }
 
     /// Whether it routes what `client` sends: a sidecar's requests, or those that arrive at a gateway.
@@ -292,111 +303,13 @@ impl<'a> Clients<'a> {
             None if client.waypoint.is_some() => {
                 self.asked.iter().any(|asked| asked.clients.contains(client))
             }
-            None => self.is_for_mesh_in(&client.namespace),
+            None => self.has_sidecar(client),
             Some(name) => is_bound(name) && self.exported.contains(&client.namespace),
         }
     }
 
-    fn is_for_mesh_in(&self, namespace: &str) -> bool {
+    pub(super) fn is_for_mesh_in(&self, namespace: &str) -> bool {
         self.object.spec.is_for_mesh() && self.exported.contains(namespace)
-    }
-
-    /// What it may cost the writer if a client loses. Clients in ambient mode do not ask by themselves: where they reach every
-    /// host through a waypoint, a client that is no pod with a sidecar which is known is nobody.
-    pub fn gravity(&self, client: &Client) -> Gravity {
-        let is_nobody = client.is_sidecar()
-            && self.has_waypoints
-            && !self.world.has_sidecars(&client.namespace);
-        if is_nobody { Gravity::WarnOnly } else { Gravity::Full }
-    }
-
-    /// The waypoints that route by it: those of its own namespace, and those of Services there. Another one takes no notice.
-    ///
-    /// Source: `pilot/pkg/networking/core/listener_waypoint.go` `getVirtualServiceForWaypoint`.
-    fn waypoints(&mut self) -> Vec<Asked> {
-        let Self { world, object, namespace, .. } = *self;
-        let hosts = object.spec.hosts.iter();
-        let hosts = hosts.map(|host| Host::resolve(host, namespace, &world.mesh().domain));
-        let hosts = hosts.collect::<Vec<_>>();
-        let mut found: Vec<Asked> = Vec::new();
-        for (_, called, waypoint) in world.through_waypoints(&hosts, namespace) {
-            let client = Client::at(waypoint);
-            let is_near =
-                client.namespace == namespace || world.host_namespace(&called) == Some(namespace);
-            if is_near
-                && self.exported.contains(&client.namespace)
-                && !found.iter().any(|known| known.clients.contains(&client))
-            {
-                let (why, gravity) = (Why::Waypoint, Gravity::Full);
-                found.push(Asked { clients: vec![client], why, gravity });
-            }
-        }
-        let has_one = |host: &Host| world.waypoint_of(host).is_some();
-        self.has_waypoints = !hosts.is_empty() && hosts.iter().all(has_one);
-        found
-    }
-
-    fn add_sidecars(&mut self) {
-        let add = |namespace: &str, why| {
-            let client = Client::in_namespace(namespace);
-            let gravity = self.gravity(&client);
-            Asked { clients: vec![client], why, gravity }
-        };
-        let mut asked = Vec::new();
-        let names = match &self.exported {
-            Exported::To(names) => {
-                asked.extend(names.iter().map(|name| add(name, Why::Exported)));
-                self.asked = asked;
-                return;
-            }
-            Exported::Everywhere => {
-                asked.push(add(ANY_NAMESPACE, Why::Anywhere));
-                let domain = &self.world.mesh().domain;
-                let (object, namespace) = match &self.delegate {
-                    Some(to) => (to.object, to.namespace),
-                    None => (self.object, self.namespace),
-                };
-                let routes = Protocol::ALL.into_iter().flat_map(|own| object.spec.routes(own));
-                let hosts = routes.flat_map(|route| &route.route).map(|to| &to.destination.host);
-                let hosts = hosts.collect::<BTreeSet<_>>().into_iter();
-                let hosts = hosts.map(|host| Host::resolve(host, namespace, domain));
-                hosts
-                    .map(|host| self.world.alias_target(&host).unwrap_or(host))
-                    .filter_map(|host| self.world.host_namespace(&host).map(str::to_owned))
-                    .collect::<BTreeSet<_>>()
-            }
-        };
-        asked.extend(names.iter().map(|name| add(name, Why::Service)));
-        self.asked = asked;
-    }
-
-    fn add_gateways(&mut self) {
-        let gateways = self.object.spec.gateways.iter().filter(|gateway| *gateway != MESH);
-        for gateway in gateways.map(|gateway| full_gateway(gateway, self.namespace)) {
-            let Some((at, name)) = gateway.split_once('/') else { continue };
-            let client = |namespace: &str| Client {
-                gateway: Some(gateway.clone()),
-                ..Client::in_namespace(namespace)
-            };
-            let pods = self.world.gateway_pods(at, name);
-            let mut known = pods
-                .map(|(namespace, labels)| Client { labels: labels.clone(), ..client(namespace) })
-                .peekable();
-            let (why, gravity) = (Why::Gateway, Gravity::Full);
-            if known.peek().is_some() {
-                let seeing = known.filter(|own| self.exported.contains(&own.namespace));
-                let seeing = seeing.map(|own| Asked { clients: vec![own], why, gravity });
-                let seeing = seeing.collect::<Vec<_>>();
-                self.asked.extend(seeing);
-                continue;
-            }
-            // Whose pods serve it is not known: perhaps some beside the Gateway, perhaps some in a namespace of their own.
-            let clients = match &self.exported {
-                Exported::Everywhere => vec![client(ANY_NAMESPACE), client(at)],
-                Exported::To(names) => names.iter().map(|name| client(name)).collect(),
-            };
-            self.asked.push(Asked { clients, why, gravity });
-        }
     }
 }
 

@@ -4,7 +4,9 @@
 //! route that takes them is compared with the first new one. So renaming, re-ordering, inserting and removing routes is seen
 //! for what it does.
 
+mod asked;
 mod base;
+mod bound;
 mod carried;
 mod classify;
 mod clients;
@@ -17,9 +19,10 @@ mod steps;
 mod table;
 mod takers;
 
+pub use asked::{Asked, Why};
 pub use carried::Carried;
 pub use classify::{Class, Movement};
-pub use clients::{Asked, Clients, Why};
+pub use clients::Clients;
 pub use destinations::{Destination, Destinations};
 pub use relabelled::Relabelled;
 pub use shares::{Share, Shares, fractions};
@@ -179,7 +182,9 @@ impl Change {
         let object = written.new.or(written.old)?;
         let mut clients = clients::of(object, &review.namespace, world);
         let is_bound_otherwise = |old: &&VirtualService| {
-            old.spec.gateways != object.spec.gateways || old.spec.export_to != object.spec.export_to
+            old.spec.gateways != object.spec.gateways
+                || old.spec.export_to != object.spec.export_to
+                || (world.has_sidecars() && old.spec.hosts != object.spec.hosts)
         };
         if let Some(old) = written.old.filter(is_bound_otherwise) {
             // Those whom it leaves are served by something else, which its own clients may not see.

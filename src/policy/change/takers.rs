@@ -170,11 +170,15 @@ impl<'a> Takers<'a> {
                 let Some(namespace) = world.host_namespace(&host) else { continue };
                 let mut own = Asked { why: Why::Service, ..general.clone() };
                 own.clients.iter_mut().for_each(|client| client.namespace = namespace.to_owned());
-                let users = self.others.get(name).and_then(|own| own.first()).or(from.first());
+                let users = self.others.get(name).filter(|_| root.is_none());
+                let is_theirs =
+                    |client: &Client| users.is_none_or(|all| all.iter().any(|own| own.has(client)));
+                let users = users.and_then(|own| own.first()).or(from.first());
                 if let Some((users, client)) = users.zip(own.clients.first()) {
                     own.gravity = users.gravity(client);
                 }
-                if !own.clients.iter().any(is_kept) && !found.contains(&own) {
+                let has_it = own.clients.iter().all(|own| is_theirs(own) && !is_kept(own));
+                if has_it && !found.contains(&own) {
                     found.push(own);
                 }
             }

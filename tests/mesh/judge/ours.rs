@@ -2,8 +2,8 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, HashSet};
 
 use sluicegate::istio::{
-    self, Arrival, Condition, Destination, Host, Protocol, Reading, Resolution, Route, RouteMatch,
-    VirtualService,
+    self, Arrival, Condition, Destination, EgressHosts, EgressListener, Host, Protocol, Reading,
+    Resolution, Route, RouteMatch, VirtualService,
 };
 use sluicegate::policy::fractions;
 use sluicegate::world::{Client, Endpoints, HostKind, Kind, World};
@@ -42,7 +42,7 @@ impl<'a> Ours<'a> {
     /// What the world says of a cluster; `None` where no such cluster is thought to exist.
     pub(crate) fn cluster(&self, host: &Host, subset: &str, port: i64) -> Option<ClusterView> {
         let known = self.world.host(host)?;
-        let is_there = self.world.is_visible(host, self.client)
+        let is_there = self.is_told(host, port)
             || (self.world.is_routable(host, self.client) && self.is_destination(host, port));
         if !is_there || !ports(known)?.contains(&port) {
             return None;
@@ -190,7 +190,8 @@ impl<'a> Ours<'a> {
             let namespace = object.metadata.namespace.as_str();
             let is_seen = object.spec.is_for_mesh()
                 && !object.spec.is_delegate()
-                && self.world.is_exported(object, namespace, own);
+                && self.world.is_exported(object, namespace, own)
+                && self.is_told_of(object, port);
             let names = |to: &Destination, namespace: &str| {
                 Host::resolve(&to.host, namespace, &self.world.mesh().domain) == *host
                     && to.port.number.is_none_or(|number| number == port)
@@ -222,6 +223,8 @@ impl<'a> Ours<'a> {
     ///
     /// - it is no service of this port but stands in a VirtualService beside other hosts, one of which is (`httproute.go`
     ///   `selectVirtualServices` calls that a bug);
+    /// - it is an alias behind a Sidecar, whose egress hosts for the namespace of the other service decide whether that is also
+    ///   called so (`sidecar.go` `matchingAliasService`);
     /// - it is an alias, and both it and what it stands for have a VirtualService: whichever is older wins, because each makes
     ///   a virtual host with both names.
     pub(crate) fn is_routed_by_accident(&self, host: &Host) -> bool {
@@ -231,19 +234,64 @@ impl<'a> Ours<'a> {
             return false;
         }
         if let Some(target) = self.world.alias_target(host)
-            && !objects(host).is_empty()
-            && !objects(&target).is_empty()
+            && (self.world.sidecar(self.client).is_some()
+                || (!objects(host).is_empty() && !objects(&target).is_empty()))
         {
             return true;
         }
-        !self.is_known(host) && objects(host).iter().any(|own| own.spec.hosts.len() > 1)
+        let names = self.world.names(Kind::VirtualService);
+        let mut all = names.iter().filter_map(|(at, name)| self.world.virtual_service(at, name));
+        let covers = |own: &VirtualService| {
+            let namespace = own.metadata.namespace.as_str();
+            let covers = |own: &String| {
+                let own = Host::resolve(own, namespace, &self.world.mesh().domain);
+                istio::host_covers(&own.as_str().to_lowercase(), host.as_str())
+            };
+            own.spec.hosts.iter().any(covers)
+                && own.spec.is_for_mesh()
+                && self.world.is_exported(own, namespace, &self.client.namespace)
+                && self.world.is_told(own, namespace, self.client)
+        };
+        !self.is_known(host) && all.any(|own| own.spec.hosts.len() > 1 && covers(own))
     }
 
     /// Whether it is a service of the listener's port that this client may see.
     pub(super) fn is_known(&self, host: &Host) -> bool {
         let known = self.world.host(host);
         known.is_some_and(|known| ports_of(known).contains(&self.port))
-            && self.world.is_visible(host, self.client)
+            && self.world.is_imported(host, self.client, Some(self.port))
+    }
+
+    /// Whether a listener of the client's Sidecar where services have this port tells it of a VirtualService.
+    fn is_told_of(&self, object: &VirtualService, port: i64) -> bool {
+        let Some(sidecar) = self.world.sidecar(self.client) else { return true };
+        let namespace = object.metadata.namespace.as_str();
+        let domain = &self.world.mesh().domain;
+        let hosts = object.spec.hosts.iter().map(|own| Host::resolve(own, namespace, domain));
+        let hosts = hosts.collect::<Vec<_>>();
+        let mut listeners = sidecar.spec.egress.iter();
+        let tells = |own: &EgressListener| {
+            own.port_of_services().is_none_or(|own| own == port)
+                && EgressHosts::of(&own.hosts).has_virtual_service(
+                    hosts.iter().map(Host::as_str),
+                    namespace,
+                    &self.client.namespace,
+                )
+        };
+        sidecar.spec.egress.is_empty() || listeners.any(tells)
+    }
+
+    /// Whether the client is told of a port of the host, by whichever listener of its Sidecar.
+    fn is_told(&self, host: &Host, port: i64) -> bool {
+        let Some(sidecar) = self.world.sidecar(self.client) else {
+            return self.world.is_visible(host, self.client);
+        };
+        let listeners = sidecar.spec.egress.iter().map(|own| own.port.as_ref()?.number);
+        let mut listeners = listeners.chain([None]);
+        listeners.any(|listener| match listener {
+            Some(number) if number != port => false,
+            _ => self.world.is_imported(host, self.client, Some(listener.unwrap_or(0))),
+        })
     }
 
     /// Whether the listener's port is one for requests there, besides.
@@ -345,8 +393,12 @@ impl<'a> Ours<'a> {
         let own = known.map(ports_of).unwrap_or_default();
         // A sidecar knows the services of the listener's port for HTTP, a gateway all of them.
         let is_l4 = protocol != Protocol::Http;
-        let is_seen = (self.client.gateway.is_some() || is_l4 || own.contains(&self.port))
-            && self.world.is_routable(&host, self.client);
+        let is_routable = self.world.is_routable(&host, self.client);
+        let is_seen = match is_l4 || self.client.gateway.is_some() {
+            true => is_routable,
+            false if self.world.sidecar(self.client).is_some() => self.is_known(&host),
+            false => own.contains(&self.port) && is_routable,
+        };
         let port = match (to.port.number, own.as_slice()) {
             (Some(number), _) => number,
             (None, [only]) if is_seen => *only,

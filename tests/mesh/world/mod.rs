@@ -1,6 +1,7 @@
 //! Small clusters, as templates: `@` in them becomes the name of one copy, so that many stand in one cluster side by side.
 
 mod dice;
+mod fence;
 mod generate;
 mod lower;
 mod routes;
@@ -10,6 +11,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Map, Value};
 
+pub(crate) use self::fence::fence;
 pub(crate) use self::generate::generate;
 pub(crate) use self::shrink::smaller;
 
@@ -66,6 +68,11 @@ impl World {
             object
         })
         .collect()
+    }
+
+    /// Whether it has a Sidecar: those of a namespace are for all worlds that stand there at the time.
+    pub(crate) fn is_fenced(&self) -> bool {
+        self.0.iter().any(|piece| piece.object["kind"] == "Sidecar")
     }
 
     /// Every text at this pointer's field name, anywhere: `subset`, `host`.
