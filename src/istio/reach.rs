@@ -33,10 +33,26 @@ impl Reach {
         arrival: &Arrival<'_>,
         reading: Reading,
     ) -> Self {
-        /// So many are held against each route.
-        const MOST_PROXIES: usize = 16;
+        let of_route = routes.iter().map(|route| Condition::alternatives(route, arrival, reading));
+        Self::new(of_route.collect(), routes, protocol)
+    }
+
+    /// Reads a list another way; `None` where it comes to the same.
+    pub fn otherwise(
+        &self,
+        routes: &[Route],
+        protocol: Protocol,
+        arrival: &Arrival<'_>,
+        reading: Reading,
+    ) -> Option<Self> {
         let of_route = routes.iter().map(|route| Condition::alternatives(route, arrival, reading));
         let of_route = of_route.collect::<Vec<_>>();
+        (of_route != self.of_route).then(|| Self::new(of_route, routes, protocol))
+    }
+
+    fn new(of_route: Vec<Vec<Condition>>, routes: &[Route], protocol: Protocol) -> Self {
+        /// So many are held against each route.
+        const MOST_PROXIES: usize = 16;
         let answering =
             of_route.iter().enumerate().filter(|(at, _)| routes[*at].delegate.is_none());
         let all = answering.flat_map(|(at, own)| own.iter().map(move |own| (at, own)));

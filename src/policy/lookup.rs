@@ -118,6 +118,14 @@ impl<'a> Case<'a> {
 }
 
 impl Case<'_> {
+    /// `reviews.shop.svc.WRONG` where Service reviews stands in namespace shop: only the mesh's own domain makes it a Service's host.
+    pub fn of_another_domain(&self, written: &str) -> Option<String> {
+        let (service, _) = written.split_once(".svc.")?;
+        let (name, namespace) = service.split_once('.')?;
+        self.world.service(namespace, name)?;
+        Some(format!("{name}.{namespace}.svc.{}", self.world.mesh().domain))
+    }
+
     /// Why Istio tries `other` before the object, where both are for the same host.
     pub fn why_first(&self, other: &VirtualService) -> &'static str {
         let (theirs, own) =

@@ -299,7 +299,8 @@ impl Judge<'_> {
     fn text(&self, new: &VirtualService, change: Option<&Change>, stage: Stage) -> Vec<Finding> {
         let mut found = self.ask(&self.case(new, change), stage, Tells::First);
         if let Some(old) = self.review.old_object().filter(|_| !found.is_empty()) {
-            let before = self.ask(&self.case(old, None), stage, Tells::Nothing);
+            let rules = found.iter().map(|own| own.finding.rule).collect();
+            let before = self.ask(&self.case(old, None), stage, Tells::Nothing(&rules));
             excuse(&mut found, before);
         }
         let more = told(&mut found);
@@ -341,7 +342,8 @@ impl Judge<'_> {
         let can_look = |rule: &ActiveRule| {
             stage <= Stage::Text || rule.entry.reads.is_empty() || !self.world.is_blank()
         };
-        for rule in self.policy.asked(stage).filter(|rule| can_look(rule)) {
+        let asked = self.policy.asked(stage).filter(|rule| tells.asks(rule.entry.id));
+        for rule in asked.filter(|rule| can_look(rule)) {
             let mut report = Report::new(rule.entry.id, rule.action, tells, &mut found);
             rule.check.check(case, &mut report);
             report.finish();

@@ -108,10 +108,21 @@ pub(super) const MOST_SAID: usize = 64;
 pub(super) enum Tells<'a> {
     /// The first ones of each rule.
     First,
-    /// None: only what the ratchet compares is asked for.
-    Nothing,
+    /// None, and only these rules are asked: what the ratchet compares.
+    Nothing(&'a HashSet<&'static str>),
     /// These: a rule, and a number in the order in which it reports.
     These(&'a HashSet<(&'static str, usize)>),
+}
+
+impl Tells<'_> {
+    /// Whether a rule is asked at all.
+    pub(super) fn asks(self, rule: &'static str) -> bool {
+        match self {
+            Self::First => true,
+            Self::Nothing(rules) => rules.contains(rule),
+            Self::These(wanted) => wanted.iter().any(|(own, _)| *own == rule),
+        }
+    }
 }
 
 /// The text of a finding, or what makes it where it is told.
@@ -186,7 +197,7 @@ impl<'a> Report<'a> {
         let number = self.count();
         let is_told = match self.tells {
             Tells::First => number < MOST_SAID,
-            Tells::Nothing => false,
+            Tells::Nothing(_) => false,
             Tells::These(wanted) => wanted.contains(&(self.rule, number)),
         };
         let message = if is_told { message.text() } else { String::new() };

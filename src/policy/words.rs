@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::collections::BTreeSet;
 
 use crate::world::LabelledCount;
 use crate::world::{ANY_NAMESPACE, Client};
@@ -129,6 +130,11 @@ pub fn clients(client: &Client) -> String {
         }
         (None, _) => format!("clients in namespace {namespace}"),
     }
+}
+
+/// Port numbers, as messages say them.
+pub fn numbers(ports: &BTreeSet<i64>) -> String {
+    list(&ports.iter().map(i64::to_string).collect::<Vec<_>>())
 }
 
 #[cfg(test)]

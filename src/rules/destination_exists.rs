@@ -1,11 +1,11 @@
 use std::collections::hash_map::Entry;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::istio::{Host, Protocol, ServiceEntry};
-use crate::policy::words::{list, near_miss, number};
+use crate::policy::words::{list, near_miss, number, numbers};
 use crate::policy::{
     Action, Asked, Carried, Case, Destination, Gravity, Reference, Report, Rule, Stage, Takers, Why,
 };
@@ -62,17 +62,29 @@ impl Rule for DestinationExists {
         let mut missing: Vec<Carried<'_>> = Vec::new();
         let mut known: HashMap<_, usize> = HashMap::new();
         let mut takers = Takers::of(case);
+        let own = Client::in_namespace(&case.review.namespace);
+        let is_own_asked = takers.users().iter().any(|users| users.is_shown_to(&own));
+        // What was looked up and is as it should be: the entries of many routes name the same.
+        let mut fine = HashSet::new();
         for carried in case.carried() {
             let destination = change.destinations.get(carried.destination);
+            takers.asked(&carried);
+            let asks = (carried.port(), carried.flow.protocol, carried.flow.gone, takers.group());
+            let key = (destination.host_number, carried.is_elsewhere(), asks);
+            if fine.contains(&key) {
+                continue;
+            }
             if let Some(kind) = case.world.host(&destination.host) {
-                let own = Client::in_namespace(&case.review.namespace);
-                let is_own_asked = takers.users().iter().any(|users| users.is_shown_to(&own));
+                let said = report.count();
                 let asked = takers.asked(&carried);
                 let own =
                     Present { case, carried: &carried, destination, kind, asked, is_own_asked };
                 if !own.is_hidden(report) && !own.lacks_alias(report) && !own.lacks_cluster(report)
                 {
                     own.lacks_port(report);
+                }
+                if report.count() == said {
+                    fine.insert(key);
                 }
                 continue;
             }
@@ -135,7 +147,7 @@ fn missing_host(
         Some((name, namespace)) => absent_service(case, name, namespace, &carried.there()),
         None => {
             let close = near_miss(written, case.world.service_entry_hosts()).map(str::to_owned);
-            let close = close.or_else(|| of_another_domain(case, written));
+            let close = close.or_else(|| case.of_another_domain(written));
             let close = close.map_or(String::new(), |close| format!(" Did you mean {close}?"));
             let next = format!("Passes: a ServiceEntry for {written} first, then this.{close}");
             (format!("no Service and no ServiceEntry is called {written}"), next)
@@ -209,14 +221,6 @@ fn meant(case: &Case<'_>, written: &str, own: &str) -> Option<(String, String)> 
         }
     };
     found.filter(|(_, full)| full != written)
-}
-
-/// `reviews.shop.svc.WRONG` where Service reviews stands in namespace shop: only the mesh's own domain makes it a Service's host.
-fn of_another_domain(case: &Case<'_>, written: &str) -> Option<String> {
-    let (service, _) = written.split_once(".svc.")?;
-    let (name, namespace) = service.split_once('.')?;
-    case.world.service(namespace, name)?;
-    Some(format!("{name}.{namespace}.svc.{}", case.world.mesh().domain))
 }
 
 /// A destination whose host is there.
@@ -451,7 +455,7 @@ impl Present<'_> {
             if !listens.is_empty() && !ports.iter().any(|port| listens.contains(port)) {
                 let why = format!(
                     "without a port Istio takes that of Gateway {name} ({}) for a Service with several, and {} does not have it",
-                    said(&listens),
+                    numbers(&listens),
                     destination.host
                 );
                 let gateways = Reference::Gateways { namespace: namespace.to_owned() };
@@ -484,7 +488,7 @@ impl Present<'_> {
         };
         let why = format!(
             "without a port a sidecar{whose} takes the one that was called ({}), and {} does not have it",
-            said(&called),
+            numbers(&called),
             destination.host
         );
         Some((why, rests_on, gravity))
@@ -493,8 +497,4 @@ impl Present<'_> {
 
 fn reference(service: &Service) -> Reference {
     Reference::Service { namespace: service.namespace.clone(), name: service.name.clone() }
-}
-
-fn said(ports: &BTreeSet<i64>) -> String {
-    list(&ports.iter().map(i64::to_string).collect::<Vec<_>>())
 }

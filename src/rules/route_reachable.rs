@@ -70,7 +70,7 @@ fn check_list(
     let routes = spec.routes(protocol);
     let arrival = Arrival::anywhere(spec, &case.review.namespace).of_protocol(protocol);
     let strict = Reach::of(routes, protocol, &arrival, Reading::Strict);
-    let usual = Reach::of(routes, protocol, &arrival, Reading::Usual);
+    let usual = strict.otherwise(routes, protocol, &arrival, Reading::Usual);
     let mut targets = Targets { case, routes, known: HashMap::new() };
     for (index, route) in routes.iter().enumerate() {
         if strict.of_route[index].is_empty() {
@@ -83,7 +83,9 @@ fn check_list(
             let hidden = Hidden { case, protocol, by, index, front: &routes[by.route], route };
             let is_too_far = too_far.contains(&(protocol, by.route));
             hidden.report(&strict, same, is_too_far, report);
-        } else if let Some(by) = usual.hidden_by(index) {
+        } else if let Some((usual, by)) =
+            usual.as_ref().and_then(|usual| Some((usual, usual.hidden_by(index)?)))
+        {
             if !targets.are_the_same(by.route, index) {
                 let (path, front) = (protocol.path(index), protocol.path(by.route));
                 let next = if usual.is_as_wide(index, by.route) {

@@ -1,4 +1,4 @@
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -64,19 +64,37 @@ impl Rule for SubsetDefined {
         let Some(change) = case.change else { return };
         let mut takers = Takers::of(case);
         let mut lookups = 0;
+        let leads_out = is_external(case);
+        // What was looked up and is as it should be: the entries of many routes name the same.
+        let mut fine = HashSet::new();
         for carried in case.carried() {
             let destination = change.destinations.get(carried.destination);
             let subset = carried.subset();
-            if subset.is_empty() || case.world.host(&destination.host).is_none() {
+            if subset.is_empty() {
                 continue;
             }
+            let (_, protocol, index) = carried.route();
+            let whole = Route::default();
+            let route = case.object.spec.routes(protocol).get(index).unwrap_or(&whole);
+            let is_own = carried.rises && !carried.is_elsewhere();
+            takers.asked(&carried);
+            let key = (destination.host_number, subset, takers.group(), is_own);
+            let may_be_known = !is_own || takers.is_for_all(route);
+            if may_be_known && fine.contains(&key) {
+                continue;
+            }
+            if case.world.host(&destination.host).is_none() {
+                continue;
+            }
+            let said = report.count();
             let mut lost = takers.without_subset(&carried, &destination.host);
             let is_grave = lost.iter().any(|asked| asked.gravity == Gravity::Full);
             lost.retain(|asked| !is_grave || asked.gravity == Gravity::Full);
             let is_counted = lost.iter().any(|asked| asked.why.counts());
             lost.retain(|asked| asked.why.counts() == is_counted);
             if let Some(first) = lost.first().and_then(|asked| asked.clients.first()) {
-                let is_way_out = is_way_out(case, &mut takers, &lost, &destination.host, subset);
+                let is_way_out =
+                    leads_out && is_way_out(case, &mut takers, &lost, &destination.host, subset);
                 let gravity = match is_grave && !is_way_out {
                     true => carried.gravity,
                     false => Gravity::WarnOnly,
@@ -101,23 +119,28 @@ impl Rule for SubsetDefined {
                     message(case, &carried, destination, &lost, &who),
                     rests_on,
                 );
-            } else if carried.rises && !carried.is_elsewhere() {
-                let (_, protocol, index) = carried.route();
-                let whole = Route::default();
-                let route = case.object.spec.routes(protocol).get(index).unwrap_or(&whole);
+                continue;
+            }
+            if is_own {
                 let hidden =
                     hidden(case, takers.users(), route, (&destination.host, subset), &mut lookups);
                 if !hidden.is_empty() && report.has_room(Gravity::WarnOnly) {
                     let message = hidden_message(case, &carried, destination, &hidden);
                     report.lookup(Gravity::WarnOnly, carried.path(), message, Vec::new());
                 }
+                if !hidden.is_empty() {
+                    continue;
+                }
+            }
+            if may_be_known && report.count() == said {
+                fine.insert(key);
             }
         }
     }
 }
 
-/// Whether the object's own namespace finds the subset and every host is outside of the mesh: a way out through an egress
-/// gateway as Istio's manual writes it, with everything in one namespace. Who else calls such a host is not known.
+/// Whether the object's own namespace finds the subset, of an object whose hosts are all outside of the mesh: a way out through an
+/// egress gateway as Istio's manual writes it, with everything in one namespace. Who else calls such a host is not known.
 fn is_way_out(
     case: &Case<'_>,
     takers: &mut Takers<'_>,
@@ -125,17 +148,19 @@ fn is_way_out(
     host: &Host,
     subset: &str,
 ) -> bool {
-    let Case { object, review, world, .. } = *case;
-    let domain = &world.mesh().domain;
+    lost.iter().all(|asked| matches!(asked.why, Why::Anywhere | Why::Service | Why::Own))
+        && !takers.lacks(&Client::in_namespace(&case.review.namespace), host, subset)
+}
+
+/// Whether every host of the object is outside of the mesh.
+fn is_external(case: &Case<'_>) -> bool {
     let is_external = |host: &String| {
-        let host = world.plain_host(&Host::resolve(host, &review.namespace, domain));
-        matches!(host.as_ref().and_then(|host| world.host(host)),
+        let host = case.world.plain_host(&case.resolve(host));
+        matches!(host.as_ref().and_then(|host| case.world.host(host)),
             Some(HostKind::ServiceEntry(entry)) if entry.spec.location == Location::External)
     };
-    lost.iter().all(|asked| matches!(asked.why, Why::Anywhere | Why::Service | Why::Own))
-        && !object.spec.hosts.is_empty()
-        && object.spec.hosts.iter().all(is_external)
-        && !takers.lacks(&Client::in_namespace(&review.namespace), host, subset)
+    let hosts = &case.object.spec.hosts;
+    !hosts.is_empty() && hosts.iter().all(is_external)
 }
 
 /// Those who take the route and find no such subset because of rules in their own namespace.

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use sluicegate::cluster;
 use sluicegate::istio::{Arrival, Condition, ConditionIndex, Reading, RouteMatch};
-use sluicegate::policy::{Operation, Policies, Review, Verdict, evaluate};
+use sluicegate::policy::{Action, Operation, Policies, Review, Verdict, evaluate};
 use sluicegate::rules;
 use sluicegate::world::{Kind, Mesh};
 
@@ -151,6 +151,31 @@ fn the_same_mistake_in_a_thousand_places_is_told_once_and_counted() {
     let told = told.collect::<Vec<_>>();
     assert_eq!(told.len(), 64);
     assert_eq!(told.iter().map(|finding| more_of(&finding.message)).sum::<usize>(), 936);
+}
+
+/// Of what the text says, too; and where the stored object had some of it, what is new is what is refused.
+#[test]
+fn the_same_slip_in_a_thousand_routes_is_told_once_and_counted() {
+    let routes = |wrong: usize| {
+        let route = |index| {
+            let v2 = if index < wrong { 2 } else { 1 };
+            json!({
+                "match": [{"uri": {"prefix": format!("/path-{index}/")}}],
+                "route": [destination("v1", 99), destination("v2", v2)],
+            })
+        };
+        spec((0..1000).map(route).collect())
+    };
+    let verdict = judge(&routes(900), &routes(1000));
+    for (action, count) in [(Action::Deny, 100), (Action::Warn, 900)] {
+        let told = verdict.of_action(action).filter(|own| own.rule == "weight-sum");
+        let told = told.collect::<Vec<_>>();
+        assert_eq!(told.len(), 64, "{action:?}");
+        assert_eq!(told.iter().map(|own| 1 + more_of(&own.message)).sum::<usize>(), count);
+        assert!(told.iter().all(|own| own.message.contains("the weights add up to 101")));
+        let is_old = |message: &str| message.contains("It was so before this write.");
+        assert!(told.iter().all(|own| is_old(&own.message) == (action == Action::Warn)));
+    }
 }
 
 /// What is left out is said, and nothing is said where nothing is.

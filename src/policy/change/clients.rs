@@ -314,7 +314,7 @@ impl<'a> Clients<'a> {
 }
 
 /// Whether some of those who use the object cannot take this route, or whether it speaks of clients by itself.
-fn names_clients(blocks: &[RouteMatch]) -> bool {
+pub(super) fn names_clients(blocks: &[RouteMatch]) -> bool {
     let names = |block: &RouteMatch| {
         !block.gateways.is_empty()
             || !block.source_labels.is_empty()

@@ -2,10 +2,10 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use super::clients::users;
+use super::clients::{names_clients, users};
 use super::{Asked, Carried, Clients, Destination, Why};
 use crate::istio::delegate::merged_match;
-use crate::istio::{Host, Protocol, RouteMatch};
+use crate::istio::{Host, Protocol, Route, RouteMatch};
 use crate::policy::rule::Case;
 use crate::world::{Client, EffectiveRule};
 
@@ -21,6 +21,8 @@ pub struct Takers<'a> {
     others: HashMap<&'a str, Vec<Clients<'a>>>,
     /// The last answer: the entries of a route are asked about one after the other.
     last: Option<(Taken<'a>, Vec<Asked>)>,
+    /// See [`Self::group`].
+    group: usize,
     /// What everybody who is asked about uses for a host.
     rules: HashMap<Host, HashMap<Client, Option<EffectiveRule<'a>>>>,
 }
@@ -50,6 +52,7 @@ impl<'a> Takers<'a> {
             former: former.unwrap_or_default(),
             others: HashMap::new(),
             last: None,
+            group: 0,
             rules: HashMap::new(),
         }
     }
@@ -65,9 +68,24 @@ impl<'a> Takers<'a> {
         let taken = (carried.route(), carried.flow.gone, root.map(|after| after.route));
         let all = match self.last.take() {
             Some((known, all)) if known == taken => all,
-            _ => self.look_up(carried),
+            last => {
+                let all = self.look_up(carried);
+                self.group += usize::from(last.is_none_or(|(_, known)| known != all));
+                all
+            }
         };
         &self.last.insert((taken, all)).1
+    }
+
+    /// A number for those who were asked for last: equal where it stays the same clients from one route to the next, so that what
+    /// was found for them need not be looked up again.
+    pub fn group(&self) -> usize {
+        self.group
+    }
+
+    /// Whether nothing that the object under review writes in `route` tells clients apart.
+    pub fn is_for_all(&self, route: &Route) -> bool {
+        !names_clients(&route.r#match) && self.users.iter().all(|own| own.delegate.is_none())
     }
 
     /// Those who can take the route in which `carried` stands, and for whom no DestinationRule in force defines its subset.
@@ -76,12 +94,15 @@ impl<'a> Takers<'a> {
         if carried.subset().is_empty() || self.case.world.host(host).is_none() {
             return lost;
         }
-        for asked in self.asked(carried).to_vec() {
+        self.asked(carried);
+        let Some((taken, all)) = self.last.take() else { return lost };
+        for asked in &all {
             let lacks = asked.clients.iter().all(|own| self.lacks(own, host, carried.subset()));
-            if lacks && !lost.contains(&asked) {
-                lost.push(asked);
+            if lacks && !lost.contains(asked) {
+                lost.push(asked.clone());
             }
         }
+        self.last = Some((taken, all));
         lost
     }
 
