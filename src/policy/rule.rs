@@ -168,7 +168,7 @@ pub(super) struct Reported {
     pub(super) severity: f64,
     /// Advice is given once, by the write that brings the occasion.
     pub(super) is_advice: bool,
-    /// The how manieth it is of its rule.
+    /// Its place among the findings of its rule, in the order in which they were reported.
     pub(super) number: usize,
     /// Whether the message was made.
     pub(super) is_told: bool,
