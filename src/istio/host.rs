@@ -1,26 +1,27 @@
 //! Host names: how Istio completes one, and which names a wildcard covers.
 
 use std::fmt::{self, Display};
+use std::sync::Arc;
 
-/// A host name after Istio has completed it: a fully qualified name, or a literal that Istio leaves alone.
+/// A host name after Istio has completed it: a fully qualified name, or a literal that Istio leaves alone. Cheap to clone.
 ///
 /// Source: `pilot/pkg/model/config.go` `ResolveShortnameToFQDN`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Host(String);
+pub struct Host(Arc<str>);
 
 impl Host {
     /// Completes `host` as Istio does: only a name without a dot, and in the namespace of the object that holds it.
     /// `reviews.prod` has a dot and stays what it is, which is a name that nobody serves.
     pub fn resolve(host: &str, namespace: &str, domain: &str) -> Self {
         if host.is_empty() || host == "*" || host.contains('.') || host.contains(':') {
-            return Self(host.to_owned());
+            return Self(host.into());
         }
-        Self(format!("{host}.{namespace}.svc.{domain}"))
+        Self(format!("{host}.{namespace}.svc.{domain}").into())
     }
 
     /// A name that Istio takes as it is.
     pub fn literal(host: &str) -> Self {
-        Self(host.to_owned())
+        Self(host.into())
     }
 
     /// The completed name.
@@ -103,7 +104,7 @@ mod tests {
             ("reviews.shop", None),
             ("a.b.c.svc.cluster.local", None),
         ] {
-            let host = Host(host.to_owned());
+            let host = Host(host.into());
             assert_eq!(host.service("cluster.local"), want);
         }
     }

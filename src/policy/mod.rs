@@ -32,7 +32,7 @@ pub use settings::{
 };
 pub use verdict::{Action, Basis, Finding, Reference, Verdict};
 
-use std::collections::{HashMap, HashSet};
+use hashbrown::{HashMap, HashSet};
 
 use self::rule::{MOST_SAID, Reported, Tells};
 use self::settings::ActiveRule;
@@ -354,13 +354,12 @@ impl Judge<'_> {
 
 /// Takes back what the stored object had already: a violation becomes a warning, advice is not given again.
 fn excuse(found: &mut Vec<Reported>, before: Vec<Reported>) {
-    let mut excuses: HashMap<(&str, String), Vec<f64>> = HashMap::new();
+    let mut excuses: HashMap<(&str, u64), Vec<f64>> = HashMap::new();
     for Reported { finding, key, severity, .. } in before {
         excuses.entry((finding.rule, key)).or_default().push(severity);
     }
     found.retain_mut(|reported| {
-        // The key is of no use to anybody after this.
-        let key = (reported.finding.rule, std::mem::take(&mut reported.key));
+        let key = (reported.finding.rule, reported.key);
         let Some(excuses) = excuses.get_mut(&key) else { return true };
         let excused = excuses.iter().position(|&old| old >= reported.severity - 1e-9);
         // Each old violation excuses one of the new object: a second one of its kind is new.

@@ -1,5 +1,7 @@
 //! What a subset's or host's name says by itself: a role, a version, or nothing.
 
+use std::cmp::Ordering;
+
 use super::settings::Roles;
 use crate::istio::Host;
 
@@ -13,13 +15,31 @@ pub enum Role {
 }
 
 /// A version-like name, taken apart: `reviews-v1.10` is stem `reviews` and numbers 1, 10.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Version {
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Version<'a> {
     /// What stands in front of the version.
-    pub(super) stem: String,
-    /// The numbers, the most significant one first.
-    pub(super) numbers: Vec<u64>,
+    stem: &'a str,
+    /// The numbers as written, and what follows them.
+    numbers: &'a str,
 }
+
+impl<'a> Version<'a> {
+    /// Which of two versions of one thing is the earlier one, `Less` where it is this; `None` where they are versions of
+    /// different things, or equal.
+    pub(super) fn compare(self, other: Version<'_>) -> Option<Ordering> {
+        let order = || self.numbers().cmp(other.numbers());
+        let is_same_thing = self.stem.eq_ignore_ascii_case(other.stem);
+        is_same_thing.then(order).filter(|order| order.is_ne())
+    }
+
+    /// The most significant one first.
+    fn numbers(self) -> impl Iterator<Item = u64> + 'a {
+        self.numbers.split(SEPARATORS).map_while(|part| part.parse().ok())
+    }
+}
+
+/// What stands between the numbers of a version.
+const SEPARATORS: [char; 3] = ['.', '-', '_'];
 
 const STABLE: [&str; 2] = ["primary", "stable"];
 const CANARY: [&str; 2] = ["canary", "preview"];
@@ -64,20 +84,24 @@ fn fits(pattern: &str, name: &str) -> bool {
 
 /// The version that a name says: `v1`, `1.10`, `reviews-v2`, `v1-2-3`, and with a `v` also in front of other words: `v2-mysql`. A
 /// name that only ends in a digit (`web2`) says none.
-pub(super) fn version(name: &str) -> Option<Version> {
-    let name = name.to_lowercase();
+pub(super) fn version(name: &str) -> Option<Version<'_>> {
+    /// No name in Kubernetes is longer.
+    const LONGEST: usize = 253;
+    if name.len() > LONGEST {
+        return None;
+    }
     let starts = std::iter::once(0).chain(name.match_indices(['-', '_']).map(|(at, _)| at + 1));
     for start in starts {
         let rest = &name[start..];
-        let (digits, may_go_on) = match rest.strip_prefix('v') {
-            Some(digits) => (digits, true),
+        let (numbers, may_go_on) = match rest.strip_prefix(['v', 'V']) {
+            Some(numbers) => (numbers, true),
             None => (rest, false),
         };
-        let parts = digits.split(['.', '-', '_']).map(|part| part.parse().ok());
-        let numbers = parts.clone().map_while(|part| part).collect::<Vec<u64>>();
-        if !numbers.is_empty() && (may_go_on || numbers.len() == parts.count()) {
-            let stem = name[..start].trim_end_matches(['-', '_']).to_owned();
-            return Some(Version { stem, numbers });
+        let stem = name[..start].trim_end_matches(['-', '_']);
+        let version = Version { stem, numbers };
+        let count = version.numbers().count();
+        if count > 0 && (may_go_on || count == numbers.split(SEPARATORS).count()) {
+            return Some(version);
         }
     }
     None
@@ -96,7 +120,7 @@ pub fn thing(host: &Host, domain: &str) -> (String, String) {
 /// `stable-svc` and `canary-svc` both `svc`.
 pub(super) fn stem(name: &str) -> String {
     if let Some(version) = version(name) {
-        return version.stem;
+        return version.stem.to_lowercase();
     }
     if role(name).is_none() {
         return name.to_owned();
@@ -124,8 +148,8 @@ mod tests {
             ("canary", None),
             ("", None),
         ] {
-            let want = want.map(|(stem, numbers)| Version { stem: stem.to_owned(), numbers });
-            assert_eq!(version(name), want, "{name}");
+            let found = version(name).map(|own| (own.stem, own.numbers().collect::<Vec<_>>()));
+            assert_eq!(found, want, "{name}");
         }
     }
 

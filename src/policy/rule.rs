@@ -1,7 +1,8 @@
 //! What a rule implements, what it is given, and how it reports.
 
-use std::collections::HashSet;
+use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher, Hash};
 
+use hashbrown::HashSet;
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 
@@ -162,8 +163,8 @@ pub enum Gravity {
 #[derive(Debug)]
 pub(super) struct Reported {
     pub(super) finding: Finding,
-    /// The same violation in the old and the new object has the same key.
-    pub(super) key: String,
+    /// The same violation in the old and the new object has the same key: the hash of what names it.
+    pub(super) key: u64,
     /// The larger, the worse.
     pub(super) severity: f64,
     /// Advice is given once, by the write that brings the occasion.
@@ -191,7 +192,7 @@ impl<'a> Report<'a> {
         &mut self,
         path: FieldPath,
         message: impl Message,
-        key: String,
+        key: impl Hash,
         severity: f64,
     ) {
         let number = self.count();
@@ -214,7 +215,7 @@ impl<'a> Report<'a> {
         gravity: Gravity,
         path: FieldPath,
         message: String,
-        key: String,
+        key: impl Hash,
         severity: f64,
     ) {
         let action = self.action_of(gravity);
@@ -226,14 +227,7 @@ impl<'a> Report<'a> {
 
     /// A violation that is never more than a warning, for this reason or that.
     pub fn warning(&mut self, path: FieldPath, message: String) {
-        self.push(
-            self.action.max(Action::Warn),
-            path,
-            message,
-            Vec::new(),
-            String::new(),
-            f64::INFINITY,
-        );
+        self.push(self.action.max(Action::Warn), path, message, Vec::new(), "", f64::INFINITY);
     }
 
     /// Whether another finding of a look-up may be told, of at most this gravity; asked before its message is made. Where the
@@ -278,12 +272,12 @@ impl<'a> Report<'a> {
         rests_on: Vec<Reference>,
     ) {
         let action = self.action_of(gravity);
-        self.push(action, path, message, rests_on, String::new(), f64::INFINITY);
+        self.push(action, path, message, rests_on, "", f64::INFINITY);
     }
 
     /// A violation of this write that no ratchet softens: it compares old and new by itself.
     pub fn shift(&mut self, path: FieldPath, message: String, rests_on: Vec<Reference>) {
-        self.push(self.action, path, message, rests_on, String::new(), f64::INFINITY);
+        self.push(self.action, path, message, rests_on, "", f64::INFINITY);
     }
 
     fn push(
@@ -292,7 +286,7 @@ impl<'a> Report<'a> {
         path: FieldPath,
         message: String,
         rests_on: Vec<Reference>,
-        key: String,
+        key: impl Hash,
         severity: f64,
     ) {
         self.counts[usize::from(action != Action::Deny)].said += 1;
@@ -300,7 +294,8 @@ impl<'a> Report<'a> {
         let number = self.count();
         self.found.push(Reported {
             finding,
-            key,
+            // The same in every review, so that those of the old and the new object can be compared.
+            key: BuildHasherDefault::<DefaultHasher>::default().hash_one(key),
             severity,
             is_advice: false,
             number,

@@ -4,8 +4,8 @@ use serde::Deserialize;
 use crate::istio::{Arrival, FieldPath, Protocol, Reach, Reading, VirtualService};
 use crate::policy::words::{list, number, percent};
 use crate::policy::{
-    Action, Base, Case, Change, Class, Destination, Flow, Movement, Reference, Report, Rule, Share,
-    Side, Stage, Step,
+    Action, Base, Case, Change, Class, Flow, Movement, Reference, Report, Rule, Share, Side, Stage,
+    Step,
 };
 use crate::world::HostKind;
 
@@ -114,7 +114,7 @@ fn refusal(case: &Case<'_>, change: &Change, flow: &Flow, moved: &Movement) -> S
     let (from, to) = (percent(moved.from), percent(moved.to));
     let mut message = format!(
         "{} would go from {from} to {to} in one write; {}",
-        destination.label,
+        destination.label(),
         case.policy.limit_in_words(moved.from * 100.0)
     );
     if let Some(origin) = origin(flow) {
@@ -139,7 +139,7 @@ fn refusal(case: &Case<'_>, change: &Change, flow: &Flow, moved: &Movement) -> S
         false => format!("{} % of the weights", number((most * 1000.0 + TOLERANCE).floor() / 10.0)),
     };
     let nothing = most * 100.0 < if total == 100 { 1.0 - TOLERANCE } else { 0.1 };
-    let name = short_name(destination);
+    let name = destination.short_name();
     // What is missing is another rule's finding; nobody shall read here that half of the requests may go there today.
     let once = if destination.is_missing { ", once it is there" } else { "" };
     let without = without_hidden(case, flow.protocol);
@@ -162,7 +162,7 @@ fn refusal(case: &Case<'_>, change: &Change, flow: &Flow, moved: &Movement) -> S
 
 /// Who serves the requests from now on, where it is not the object under review, and what to do first.
 fn heir(case: &Case<'_>, change: &Change, flow: &Flow, moved: &Movement) -> String {
-    let name = short_name(change.destinations.get(moved.destination));
+    let name = change.destinations.get(moved.destination).short_name();
     let most = (case.policy.spec().step.limit(moved.from * 100.0)).min(100.0);
     let share = percent(most / 100.0);
     match (&flow.next, flow.gone) {
@@ -205,9 +205,10 @@ fn together_refusal(case: &Case<'_>, change: &Change, flow: &Flow) -> String {
         flow.movements.iter().filter(|moved| moved.rises() && moved.class == Class::Canary);
     let canaries =
         canaries.map(|moved| change.destinations.get(moved.destination)).collect::<Vec<_>>();
-    let labels = list(&canaries.iter().map(|canary| canary.label.clone()).collect::<Vec<_>>());
+    let labels =
+        list(&canaries.iter().map(|canary| canary.label().into_owned()).collect::<Vec<_>>());
     let names =
-        list(&canaries.iter().map(|canary| short_name(canary).to_owned()).collect::<Vec<_>>());
+        list(&canaries.iter().map(|canary| canary.short_name().to_owned()).collect::<Vec<_>>());
     let most = (from * 100.0 + case.policy.spec().step.max()).min(100.0);
     format!(
         "{labels} together would go from {} to {} in one write; {}\n  Passes now: {names} up to {} together{}.",
@@ -287,7 +288,7 @@ fn swapped(change: &Change, case: &Case<'_>, flow: &Flow, moved: &Movement) -> O
     let weight = |share: &Share| route[share.entry].effective_weight();
     let (canary, stable) =
         (change.destinations.get(own.destination), change.destinations.get(other.destination));
-    let (canary, stable) = (short_name(canary), short_name(stable));
+    let (canary, stable) = (canary.short_name(), stable.short_name());
     let total = case.object.spec.routes(flow.protocol)[after.route].total_weight();
     let meant = match total == 100 {
         true => format!("{stable}: {}, {canary}: {}", weight(own), weight(other)),
@@ -302,8 +303,12 @@ fn swapped(change: &Change, case: &Case<'_>, flow: &Flow, moved: &Movement) -> O
 
 fn note(change: &Change, flow: &Flow, moved: &Movement) -> String {
     let destination = change.destinations.get(moved.destination);
-    let goes =
-        format!("{} goes from {} to {}", destination.label, percent(moved.from), percent(moved.to));
+    let goes = format!(
+        "{} goes from {} to {}",
+        destination.label(),
+        percent(moved.from),
+        percent(moved.to)
+    );
     match moved.class {
         Class::Evacuation => {
             /// More are only counted.
@@ -316,7 +321,8 @@ fn note(change: &Change, flow: &Flow, moved: &Movement) -> String {
                     "{goes}: taken as an evacuation, because none of the {count} destinations that served has a ready endpoint"
                 );
             }
-            let label = |share: &Share| change.destinations.get(share.destination).label.clone();
+            let label =
+                |share: &Share| change.destinations.get(share.destination).label().into_owned();
             let left = left.map(label).collect::<Vec<_>>();
             format!("{goes}: taken as an evacuation, because {} has no ready endpoint", list(&left))
         }
@@ -329,11 +335,6 @@ fn note(change: &Change, flow: &Flow, moved: &Movement) -> String {
             "{goes}: admitted, because nothing tells whether this is a rollback; `roles` in the policy would"
         ),
     }
-}
-
-/// The name that stands beside a weight: the subset, else the host.
-fn short_name(destination: &Destination) -> &str {
-    if destination.subset.is_empty() { &destination.label } else { &destination.subset }
 }
 
 #[cfg(test)]

@@ -84,8 +84,10 @@ impl Rule for Capacity {
                     && let Some(message) =
                         ejected_as_a_whole(case, destination, after.share(moved.destination))
                 {
-                    fragile
-                        .insert(destination.label.clone(), (flow.path(moved.destination), message));
+                    fragile.insert(
+                        destination.label().into_owned(),
+                        (flow.path(moved.destination), message),
+                    );
                 }
             }
         }
@@ -153,7 +155,7 @@ fn loads(
         let Some(endpoints) = &to.endpoints else { continue };
         let load = Load {
             path: flow.path(at),
-            label: to.label.clone(),
+            label: to.label().into_owned(),
             host: to.host.clone(),
             ready: endpoints.ready(),
             share,
@@ -172,7 +174,7 @@ fn loads(
         let sides = [&flow.before, &flow.after].into_iter().flatten();
         let known = sides.flat_map(|side| side.shares.carrying()).find(|share| {
             let destination = change.destinations.get(share.destination);
-            destination.host == host && destination.subset == mirror.to.subset
+            destination.host == host && *destination.subset == *mirror.to.subset
         });
         let short = host.short(&case.review.namespace, &case.world.mesh().domain);
         let label = match mirror.to.subset.as_str() {
@@ -356,7 +358,7 @@ fn ejected_as_a_whole(case: &Case<'_>, to: &Destination, share: f64) -> Option<S
         rule.rules().next().map(|own| format!("{}/{}", own.metadata.namespace, own.metadata.name));
     Some(format!(
         "{} is one pod, and outlierDetection of DestinationRule {} may leave out all of them (maxEjectionPercent: 100): after a few errors {} is answered with 503, and nothing goes elsewhere\n  Passes: two pods or more, or maxEjectionPercent: 50.",
-        to.label,
+        to.label(),
         named.unwrap_or_default(),
         percent(share)
     ))

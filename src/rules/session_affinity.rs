@@ -1,12 +1,15 @@
-use std::collections::{BTreeSet, HashSet};
+use std::collections::BTreeSet;
 
+use hashbrown::{HashMap, HashSet};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::istio::{Arrival, Condition, ConsistentHash, Destination, Protocol, Reading, Route};
+use crate::istio::{
+    Arrival, Condition, ConsistentHash, Destination, PolicyInForce, Protocol, Reading, Route,
+};
 use crate::policy::words::list;
 use crate::policy::{Action, Case, Gravity, Report, Rule, Stage, fractions};
-use crate::world::Kind;
+use crate::world::{EffectiveRule, Kind};
 
 /// A split keeps nobody on one version, whatever the DestinationRule hashes.
 ///
@@ -47,29 +50,21 @@ impl Rule for SessionAffinity {
         let routes = &case.object.spec.http;
         let arrival = Arrival::anywhere(&case.object.spec, &case.review.namespace);
         // The destinations that routes in front send opted-in clients to.
-        let mut kept: BTreeSet<(&str, &str)> = BTreeSet::new();
-        // The destinations that nobody hashes for.
-        let mut plain = HashSet::new();
+        let mut kept: HashSet<(&str, &str)> = HashSet::new();
+        let mut hashing = Hashing { case, of_hosts: HashMap::new() };
         for (index, route) in routes.iter().enumerate() {
             let carrying = carrying(route);
-            let names = carrying.iter().map(|to| (to.host.as_str(), to.subset.as_str()));
-            let names = names.collect::<BTreeSet<_>>();
-            let is_kept = !kept.is_disjoint(&names);
-            let conditions = Condition::alternatives(route, &arrival, Reading::Usual);
-            if conditions.iter().any(Condition::is_targeted) {
-                kept.extend(&names);
+            let is_split = carrying.iter().any(|to| name(to) != name(carrying[0]));
+            let is_kept = !kept.is_empty() && carrying.iter().any(|to| kept.contains(&name(to)));
+            let own = route.r#match.iter();
+            let mut own = own.filter_map(|own| Condition::of(own, &arrival, Reading::Usual));
+            if own.any(|condition| condition.is_targeted()) {
+                kept.extend(carrying.iter().map(|to| name(to)));
             }
-            if names.len() < 2 || is_kept {
+            if !is_split || is_kept {
                 continue;
             }
-            let found = carrying.iter().copied().find_map(|to| {
-                let key = (to.host.as_str(), to.subset.as_str(), to.port.number);
-                let found = if plain.contains(&key) { None } else { hashed(case, to) };
-                if found.is_none() {
-                    plain.insert(key);
-                }
-                found
-            });
+            let found = carrying.iter().find_map(|to| hashing.of(to));
             let Some((by, rule)) = found else { continue };
             let versions = carrying.iter().map(|to| to.name().to_owned()).collect::<BTreeSet<_>>();
             let versions = list(&versions.into_iter().collect::<Vec<_>>());
@@ -80,7 +75,7 @@ impl Rule for SessionAffinity {
                 Gravity::Full,
                 Protocol::Http.path(index).field("route"),
                 message,
-                format!("{names:?}"),
+                carrying.iter().map(|to| name(to)).collect::<BTreeSet<_>>(),
                 0.0,
             );
         }
@@ -93,10 +88,32 @@ fn carrying(route: &Route) -> Vec<&Destination> {
     shares.map(|(written, _)| &written.destination).collect()
 }
 
-/// What requests to a destination are hashed by, and the DestinationRule that says so.
-fn hashed(case: &Case<'_>, to: &Destination) -> Option<(String, String)> {
-    let rule = case.destination_rule(&case.resolve(&to.host))?;
-    let policy = rule.policy(&to.subset, case.port(to));
+/// What tells versions apart.
+fn name(to: &Destination) -> (&str, &str) {
+    (&to.host, &to.subset)
+}
+
+/// Who hashes for which destination.
+struct Hashing<'a> {
+    case: &'a Case<'a>,
+    /// The DestinationRules of a host as written, where any of them has a traffic policy.
+    of_hosts: HashMap<&'a str, Option<EffectiveRule<'a>>>,
+}
+
+impl<'a> Hashing<'a> {
+    /// What requests to a destination are hashed by, and the DestinationRule that says so.
+    fn of(&mut self, to: &'a Destination) -> Option<(String, String)> {
+        let case = self.case;
+        let look_up = || {
+            let rule = case.destination_rule(&case.resolve(&to.host));
+            rule.filter(|rule| rule.has_policy())
+        };
+        let rule = (*self.of_hosts.entry(to.host.as_str()).or_insert_with(look_up))?;
+        hashed(rule, rule.policy(&to.subset, case.port(to)))
+    }
+}
+
+fn hashed(rule: EffectiveRule<'_>, policy: PolicyInForce<'_>) -> Option<(String, String)> {
     let by = match policy.load_balancer?.consistent_hash.as_ref()? {
         ConsistentHash { http_cookie: Some(cookie), .. } => format!("the cookie {}", cookie.name),
         ConsistentHash { http_header_name: name, .. } if !name.is_empty() => {

@@ -1,3 +1,4 @@
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use schemars::JsonSchema;
@@ -120,7 +121,7 @@ impl Rise<'_> {
 
 /// Measures what moves by the steps of `canary-step`; of those to the same pods the largest is said.
 fn check_shifts(case: &Definition<'_>, report: &mut Report<'_>) {
-    let mut worst: BTreeMap<(bool, Vec<&str>), Rise<'_>> = BTreeMap::new();
+    let mut worst: BTreeMap<(bool, Vec<Cow<'_, str>>), Rise<'_>> = BTreeMap::new();
     for shift in &case.redefinition.shifts {
         let Steps { too_far, together, notes } = shift.change.steps(&case.policy.spec().step);
         let alone = too_far.into_iter().chain(notes).map(|(flow, moved)| (flow, vec![moved]));
@@ -133,8 +134,7 @@ fn check_shifts(case: &Definition<'_>, report: &mut Report<'_>) {
             let mut rise = Rise { shift, flow, moved, objects: 0 };
             let destinations = &shift.change.destinations;
             let labels = rise.moved.iter();
-            let labels =
-                labels.map(|own| destinations.get(own.destination).label.as_str()).collect();
+            let labels = labels.map(|own| destinations.get(own.destination).label()).collect();
             let key = (rise.is_refused(), labels);
             let is_first = counted.insert(key.clone());
             let known = worst.get(&key);
@@ -167,7 +167,7 @@ fn rise_message(case: &Definition<'_>, rise: &Rise<'_>, subset: Option<&Relabell
     let domain = &case.world.mesh().domain;
     let pods = rise.destinations().map(|to| {
         let host = to.host.short(&shift.object.metadata.namespace, domain);
-        let labels = to.labels.as_ref().map_or_else(|| to.subset.clone(), label_map);
+        let labels = to.labels.as_ref().map_or_else(|| to.subset.to_string(), label_map);
         (host, labels)
     });
     let (hosts, labels): (Vec<_>, Vec<_>) = pods.unzip();

@@ -1,5 +1,6 @@
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 
+use hashbrown::HashSet;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -168,7 +169,7 @@ impl<'a> Asked<'a> {
         Some(format!(
             "{} is meant for {}, but {what}: connections go to the address that the client chose, and neither weights nor subsets count\n  {next}",
             self.carried.said(),
-            self.destination.label,
+            self.destination.label(),
         ))
     }
 
@@ -320,7 +321,7 @@ impl Asked<'_> {
         let message = format!(
             "{} would go to {}, and it cannot be seen from here whether anybody is ready there\n  The subset wants {key}={value}; {here}.",
             self.carried.said(),
-            self.destination.label,
+            self.destination.label(),
         );
         report.lookup(Gravity::WarnOnly, self.carried.path(), message, Vec::new());
     }
@@ -340,7 +341,7 @@ impl Asked<'_> {
         let message = format!(
             "clients on a node without a ready pod of {1} would get 503 for their {0}: Service {2} has internalTrafficPolicy: Local, and {nodes}\n  Run a pod of it on every node, or set internalTrafficPolicy: Cluster.",
             self.carried.said(),
-            self.destination.label,
+            self.destination.label(),
             service.name
         );
         report.lookup(Gravity::WarnOnly, self.carried.path(), message, Vec::new());
@@ -361,7 +362,7 @@ impl Asked<'_> {
         format!(
             "{} would go to {}, which has no ready pod on {which} (503 for that share)\n  {} {} ready, but no EndpointSlice lists {} for {which} of Service {}{target}.\n  Passes: the same write as soon as {} listed there.",
             self.carried.said(),
-            self.destination.label,
+            self.destination.label(),
             counted(others, "pod"),
             are(others),
             if others == 1 { "it" } else { "them" },
@@ -420,7 +421,7 @@ impl Found {
 
 fn message(asked: &Asked<'_>, found: &Found, (ready, unready, least): (u32, u32, u32)) -> String {
     let Asked { wanted, backend, .. } = *asked;
-    let (share, label, noun) = (asked.carried.said(), &asked.destination.label, asked.noun());
+    let (share, label, noun) = (asked.carried.said(), asked.destination.label(), asked.noun());
     let name = backend.name();
     let selector = backend.selector();
     let here = if asked.case.world.mesh().is_multi_cluster { " in this cluster" } else { "" };

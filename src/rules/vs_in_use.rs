@@ -183,7 +183,7 @@ fn unanswered(case: &Case<'_>, change: &Change) -> BTreeMap<String, Vec<(String,
                 (format!("nobody has the host {}", to.host), case.rests_on_host(&to.host))
             }
             Some(Lack::Ready) if !is_multi_cluster => (
-                format!("{} selects no ready endpoint", to.label),
+                format!("{} selects no ready endpoint", to.label()),
                 endpoints(case, &to.host).into_iter().collect(),
             ),
             _ => continue,
@@ -226,7 +226,7 @@ fn moves(change: &Change, flow: &Flow) -> String {
         let whose = if flow.condition.is_catch_all() { "" } else { " of those of one route" };
         format!(
             "; {} goes from {} to {}{whose}",
-            change.destinations.get(moved.destination).label,
+            change.destinations.get(moved.destination).label(),
             percent(moved.from),
             percent(moved.to)
         )

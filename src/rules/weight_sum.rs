@@ -71,7 +71,7 @@ impl Rule for WeightSum {
                     continue;
                 }
                 let path = protocol.path(index).field("route");
-                let key = format!("{} {:?}", protocol.field(), route.targets());
+                let key = (protocol.field(), route.targets());
                 report.violation(
                     path,
                     || message(case, (protocol, index), total, wanted),
@@ -146,9 +146,8 @@ fn small_step(case: &Case<'_>, at: (Protocol, usize), wanted: u32) -> String {
         let moved = flows.flat_map(|flow| &flow.movements);
         for own in moved.filter(|own| own.rises() && own.class == Class::Canary) {
             let to = change.destinations.get(own.destination);
-            let name = if to.subset.is_empty() { &to.label } else { &to.subset };
             let limit = step.limit(own.from * 100.0);
-            let most = canaries.entry(name.clone()).or_insert(limit);
+            let most = canaries.entry(to.short_name().to_owned()).or_insert(limit);
             *most = most.min(limit);
         }
     }

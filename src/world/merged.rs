@@ -180,6 +180,13 @@ impl<'a> EffectiveRule<'a> {
         rules[rule].spec.subsets.get(at)
     }
 
+    /// Whether any of them, or a subset, says how traffic is treated.
+    pub fn has_policy(self) -> bool {
+        let mut subsets = self.entry.rules.iter().flat_map(|rule| &rule.spec.subsets);
+        self.rules().any(|rule| rule.spec.traffic_policy.is_some())
+            || subsets.any(|subset| subset.traffic_policy.is_some())
+    }
+
     /// The traffic policy for a subset (empty for the whole host) and one of the host's ports: of the rules the first one that has
     /// any, and what the subset says over it.
     pub fn policy(self, subset: &str, port: Option<i64>) -> PolicyInForce<'a> {

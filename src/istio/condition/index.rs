@@ -1,6 +1,7 @@
 use std::cell::Cell;
-use std::collections::HashMap;
 use std::hash::{BuildHasher, RandomState};
+
+use hashbrown::HashMap;
 
 use super::attribute::Test;
 use super::{Attribute, Condition};

@@ -1,6 +1,8 @@
 //! For whom a write may change the routes, and which VirtualServices were and will be tried for them.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::BTreeSet;
+
+use hashbrown::{HashMap, HashSet};
 
 use super::bound::Bound;
 use super::clients::Clients;

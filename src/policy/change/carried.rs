@@ -1,6 +1,6 @@
 //! What carries requests after a write: each entry of the new object with a share, and what it may cost the writer.
 
-use std::collections::{BTreeMap, HashMap};
+use hashbrown::HashMap;
 
 use super::{Base, Change, Class, Flow, NOTHING, Side};
 use crate::istio::{FieldPath, Host, Protocol, RouteDestination};
@@ -127,7 +127,9 @@ impl<'a> Case<'a> {
     /// Works out [`Self::carried`], once for all rules.
     pub(in crate::policy) fn find_carried(&self) -> Vec<Carried<'a>> {
         let Some(change) = self.change else { return Vec::new() };
-        let mut found: BTreeMap<Place<'a>, Carried<'a>> = BTreeMap::new();
+        // Each entry of a route that carries has its place behind the one where the route begins.
+        let mut found: Vec<Option<Carried<'a>>> = Vec::new();
+        let mut begins = HashMap::new();
         let mut serving = HashMap::new();
         let mut host_serves = |host: &'a Host| {
             *serving.entry(host).or_insert_with(|| {
@@ -137,6 +139,12 @@ impl<'a> Case<'a> {
         for flow in change.all() {
             let Some(after) = &flow.after else { continue };
             let Some((place, namespace, entries)) = self.written(flow, after) else { continue };
+            let route = (place, flow.protocol, after.written_at);
+            let begin = *begins.entry(route).or_insert_with(|| {
+                let begin = found.len();
+                found.resize(begin + entries.len().max(1), None); // plain routing writes no entry
+                begin
+            });
             for share in after.shares.iter().filter(|share| share.fraction > NOTHING) {
                 let at = (place, flow.protocol, after.written_at, share.entry);
                 let rises = flow.before.as_ref().is_none_or(|before| {
@@ -160,13 +168,15 @@ impl<'a> Case<'a> {
                     (gravity == Gravity::Full, rises)
                         > (known.gravity == Gravity::Full, known.rises)
                 };
-                match found.get(&at) {
-                    Some(known) if !worse(known) => {}
-                    _ => drop(found.insert(at, own)),
+                let known = &mut found[begin + share.entry];
+                if known.as_ref().is_none_or(worse) {
+                    *known = Some(own);
                 }
             }
         }
-        found.into_values().collect()
+        let mut found = found.into_iter().flatten().collect::<Vec<_>>();
+        found.sort_by_key(|own| own.at);
+        found
     }
 
     /// Where the route that serves is written: in which object, which namespace, which entries it has.

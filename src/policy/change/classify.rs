@@ -1,7 +1,9 @@
 //! What a movement is: a canary's rise, a rollback, an evacuation, an addition, or nobody can tell.
 
 use std::cmp::Ordering;
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::BTreeSet;
+
+use hashbrown::HashSet;
 
 use super::destinations::{Context, Destinations};
 use super::kin::{self, Clan, Relations};
@@ -177,12 +179,7 @@ impl<'a> Weighing<'a> {
         written: Since,
     ) -> Self {
         let (from, to) = (relations.effective(before), relations.effective(after));
-        let mut reached = from.keys().chain(to.keys()).copied().collect::<Vec<_>>();
-        reached.sort_unstable();
-        reached.dedup();
-        let share = |of: &HashMap<usize, f64>, at| of.get(&at).copied().unwrap_or(0.0);
-        let shares = reached.into_iter().map(|at| (at, share(&from, at), share(&to, at)));
-        let shares = shares.collect::<Vec<_>>();
+        let shares = joined(&from, &to);
         let mixture = mixture(flow, before, after, destinations);
         let mut leaves = shares.clone();
         leaves.retain(|&(at, ..)| {
@@ -212,8 +209,8 @@ impl<'a> Weighing<'a> {
             is_against_stable: self.losers.members().any(|at| self.role(at) == Some(Role::Stable)),
             is_against_canaries: !self.losers.is_empty()
                 && self.losers.members().all(|at| self.role(at) == Some(Role::Canary)),
-            heaviest: self.heaviest(self.leaves.iter().map(|(at, ..)| *at)),
-            loser: self.heaviest(self.losers.members()),
+            heaviest: self.heaviest(self.leaves.iter().map(|&(at, had, _)| (at, had))),
+            loser: self.heaviest(self.losers.members().map(|at| (at, self.had(at)))),
             rest: self
                 .mixture
                 .map_or(0.0, |_| 1.0 - self.leaves.iter().map(|(_, from, _)| from).sum::<f64>()),
@@ -290,8 +287,8 @@ impl<'a> Weighing<'a> {
         }
         let heaviest = match common.heaviest {
             Some(heaviest) if heaviest == at => {
-                let others = self.leaves.iter().map(|(other, ..)| *other);
-                self.heaviest(others.filter(|&other| other != at))
+                let others = self.leaves.iter().map(|&(other, had, _)| (other, had));
+                self.heaviest(others.filter(|&(other, _)| other != at))
             }
             heaviest => heaviest,
         };
@@ -337,18 +334,34 @@ impl<'a> Weighing<'a> {
         self.relations.is_alive(at) && others > 0 && common.alive == usize::from(carries)
     }
 
-    /// The one that carried most.
-    fn heaviest(&self, of: impl Iterator<Item = usize>) -> Option<usize> {
-        let carrying = of.filter(|&at| self.had(at) > NOTHING);
+    /// The one that carried most of these, each with what it had.
+    fn heaviest(&self, of: impl Iterator<Item = (usize, f64)>) -> Option<usize> {
+        let carrying = of.filter(|&(_, had)| had > NOTHING);
         // Of equals the older one speaks for all of them.
-        carrying.reduce(|a, b| {
-            let (x, y) = (self.had(a), self.had(b));
+        let heaviest = carrying.reduce(|(a, x), (b, y)| {
             let older = || {
                 self.destinations.get(b).compare_age(self.destinations.get(a))
                     == Some(Ordering::Less)
             };
-            if y > x + NOTHING || ((x - y).abs() <= NOTHING && older()) { b } else { a }
-        })
+            let takes = y > x + NOTHING || ((x - y).abs() <= NOTHING && older());
+            if takes { (b, y) } else { (a, x) }
+        });
+        heaviest.map(|(at, _)| at)
+    }
+}
+
+/// What is reached before or after: destination, share before, share after. All three are sorted by destination.
+fn joined(from: &[(usize, f64)], to: &[(usize, f64)]) -> Vec<(usize, f64, f64)> {
+    let mut found = Vec::with_capacity(from.len().max(to.len()));
+    let (mut a, mut b) = (0, 0);
+    loop {
+        let (was, is) = (from.get(a), to.get(b));
+        let Some(at) = was.into_iter().chain(is).map(|own| own.0).min() else { return found };
+        let share = |of: Option<&(usize, f64)>| of.filter(|own| own.0 == at).map(|own| own.1);
+        let (was, is) = (share(was), share(is));
+        a += usize::from(was.is_some());
+        b += usize::from(is.is_some());
+        found.push((at, was.unwrap_or(0.0), is.unwrap_or(0.0)));
     }
 }
 

@@ -1,6 +1,8 @@
 //! The comparison itself: which requests the two tables tell apart, and who takes them before and after.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::BTreeMap;
+
+use hashbrown::{HashMap, HashSet};
 
 use super::base::Audience;
 use super::table::{RouteTable, TableRoute};

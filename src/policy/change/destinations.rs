@@ -1,9 +1,12 @@
 //! The destinations of a write, each once, with what the cluster knows of them.
 
+use std::borrow::Cow;
 use std::cell::RefCell;
 use std::cmp::Ordering;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::Arc;
+
+use hashbrown::HashMap;
 
 use crate::istio::{self, Host, Location, Subset};
 use crate::policy::names::{self, Role, Version};
@@ -16,15 +19,19 @@ pub struct Destination {
     /// The host, completed.
     pub host: Host,
     /// The subset as written; empty for all endpoints of the host.
-    pub subset: String,
-    /// As messages say it: `reviews/v2`.
-    pub label: String,
+    pub subset: Arc<str>,
+    /// The host as people say it in the namespace of the object under review.
+    short: Arc<str>,
+    /// The Service's name, or the whole host.
+    name: Arc<str>,
     /// The labels that it selects by, empty for all; `None` where no DestinationRule in force for any client defines the subset.
     pub labels: Option<BTreeMap<String, String>>,
     /// What it selects; `None` where that is not known.
     pub endpoints: Option<Endpoints>,
     /// Whether it is known that there is no such host, or that no client sees its subset defined.
     pub is_missing: bool,
+    /// Whether anybody is known to have its host.
+    pub is_known: bool,
     /// Whether it is outside of the mesh: a ServiceEntry says so.
     pub(super) is_external: bool,
     /// The part that the policy or its name gives to it.
@@ -36,13 +43,22 @@ pub struct Destination {
     /// The namespace of the host's Service.
     namespace: Option<Arc<str>>,
     age: Age,
-    version: Option<Version>,
 }
 
 impl Destination {
     /// Whether it is known that nobody answers there: no such host, no such subset, or no ready endpoint.
     pub fn is_dead(&self) -> bool {
         self.is_missing || self.endpoints.as_ref().is_some_and(|endpoints| endpoints.ready() == 0)
+    }
+
+    /// As messages say it: `reviews/v2`.
+    pub fn label(&self) -> Cow<'_, str> {
+        label(&self.short, &self.subset)
+    }
+
+    /// The name that stands beside a weight: the subset, else the host.
+    pub fn short_name(&self) -> &str {
+        if self.subset.is_empty() { &self.short } else { &self.subset }
     }
 
     /// The namespace of the host's Service.
@@ -86,9 +102,23 @@ impl Destination {
 
     /// Compares the versions that the names say; `Less` is the earlier one.
     pub(super) fn compare_versions(&self, other: &Self) -> Option<Ordering> {
-        let (own, theirs) = (self.version.as_ref()?, other.version.as_ref()?);
-        let comparable = own.stem == theirs.stem && own.numbers != theirs.numbers;
-        comparable.then(|| own.numbers.cmp(&theirs.numbers))
+        self.version()?.compare(other.version()?)
+    }
+
+    /// What its subset says, or the Service; where neither does, the label that it selects by.
+    fn version(&self) -> Option<Version<'_>> {
+        let named = match &*self.subset {
+            "" => names::version(&self.name),
+            subset => names::version(subset),
+        };
+        named.or_else(|| names::version(self.labels.as_ref()?.get("version")?))
+    }
+}
+
+fn label<'a>(short: &'a str, subset: &str) -> Cow<'a, str> {
+    match subset {
+        "" => Cow::Borrowed(short),
+        subset => Cow::Owned(format!("{short}/{subset}")),
     }
 }
 
@@ -107,20 +137,27 @@ pub struct Destinations {
 struct OfHost {
     host: Host,
     /// As people say it in the namespace of the object under review.
-    short: String,
+    short: Arc<str>,
     /// The Service's name, or the whole host.
-    name: String,
+    name: Arc<str>,
     namespace: Option<Arc<str>>,
     /// What its name says.
     role: Option<Role>,
     is_known: bool,
     is_external: bool,
-    /// By subset and port as written.
-    written: HashMap<String, Vec<(Option<i64>, usize)>>,
+    /// By subset as written.
+    written: HashMap<Arc<str>, Ports>,
     /// By the labels that they select by; those that differ in the endpoints of a port stand side by side.
     selecting: HashMap<BTreeMap<String, String>, Vec<usize>>,
     /// How many of them differ in more than the port.
     subsets: usize,
+}
+
+/// The numbers that a subset has on the ports that are written with it: one of them, and the others if there are any.
+#[derive(Debug)]
+struct Ports {
+    first: (Option<i64>, usize),
+    others: Vec<(Option<i64>, usize)>,
 }
 
 impl OfHost {
@@ -130,8 +167,8 @@ impl OfHost {
         let service = host.service(domain);
         let name = service.map_or(host.as_str(), |(name, _)| name);
         Self {
-            short: host.short(context.namespace, domain).to_owned(),
-            name: name.to_owned(),
+            short: host.short(context.namespace, domain).into(),
+            name: name.into(),
             namespace: service.map(|(_, at)| at.into()),
             role: names::role(name),
             is_known: known.is_some(),
@@ -144,7 +181,8 @@ impl OfHost {
     }
 
     fn number_of(&self, subset: &str, port: Option<i64>) -> Option<usize> {
-        let mut ports = self.written.get(subset)?.iter();
+        let Ports { first, others } = self.written.get(subset)?;
+        let mut ports = std::iter::once(first).chain(others);
         ports.find(|(own, _)| *own == port).map(|(_, at)| *at)
     }
 }
@@ -256,27 +294,36 @@ impl Destinations {
                 .flatten()
                 .find(|&&at| self.all[at].endpoints == endpoints)
                 .copied(),
-            None => own.written.get(subset).and_then(|ports| ports.first()).map(|(_, at)| *at),
+            None => own.written.get(subset).map(|ports| ports.first.1),
         };
         let number = same.unwrap_or(next);
-        let ports = own.written.entry(subset.to_owned()).or_default();
-        ports.push((port, number));
+        let mut is_new = false;
+        let subset: Arc<str> = match own.written.get_key_value_mut(subset) {
+            Some((known, ports)) => {
+                ports.others.push((port, number));
+                known.clone()
+            }
+            None => {
+                is_new = true;
+                let subset: Arc<str> = subset.into();
+                let ports = Ports { first: (port, number), others: Vec::new() };
+                own.written.insert(subset.clone(), ports);
+                subset
+            }
+        };
         if same.is_some() {
             return number;
         }
-        own.subsets += usize::from(ports.len() == 1);
+        own.subsets += usize::from(is_new);
         if let Some(labels) = &labels {
             own.selecting.entry(labels.clone()).or_default().push(number);
         }
-        let label = match subset {
-            "" => own.short.clone(),
-            subset => format!("{}/{subset}", own.short),
+        let has_roles = !roles.stable.is_empty() || !roles.canary.is_empty();
+        let by_policy = || {
+            let label = label(&own.short, &subset);
+            names::policy_role(roles, &[&subset, &own.name, own.host.as_str(), &label])
         };
-        let role = names::policy_role(roles, &[subset, &own.name, own.host.as_str(), &label]);
-        let role = role.or_else(|| names::role(subset));
-        let version =
-            if subset.is_empty() { names::version(&own.name) } else { names::version(subset) };
-        let by_label = || labels.as_ref()?.get("version").and_then(|value| names::version(value));
+        let role = has_roles.then(by_policy).flatten().or_else(|| names::role(&subset));
         let age = match &labels {
             Some(labels) if !is_blind => world.age(&own.host, labels),
             _ => Age::default(),
@@ -286,15 +333,16 @@ impl Destinations {
             host: own.host.clone(),
             host_number,
             is_missing: may_look && (labels.is_none() || !own.is_known),
+            is_known: own.is_known,
             is_external: own.is_external,
-            subset: subset.to_owned(),
-            label,
+            subset,
+            short: own.short.clone(),
+            name: own.name.clone(),
             endpoints,
             is_role_of_host: role.is_none(),
             role: role.or(own.role),
             namespace: own.namespace.clone(),
             age,
-            version: version.or_else(by_label),
             labels,
         });
         number
@@ -311,7 +359,7 @@ impl Destinations {
 
     /// The number of what is written so, on whichever port.
     pub fn find(&self, host: &Host, subset: &str) -> Option<usize> {
-        self.hosts[*self.numbers.get(host)?].written.get(subset)?.first().map(|(_, at)| *at)
+        self.hosts[*self.numbers.get(host)?].written.get(subset).map(|ports| ports.first.1)
     }
 
     /// The destination with this number.

@@ -1,6 +1,6 @@
 //! Which destinations are versions of the same thing, so that moving requests between them is a shift.
 
-use std::collections::{HashMap, HashSet};
+use hashbrown::{HashMap, HashSet};
 
 use super::Flow;
 use super::destinations::{Destination, Destinations};
@@ -14,15 +14,30 @@ pub(super) struct Relations {
     /// By destination: its thing's number. Versions and parts of one thing have the same one.
     things: Vec<usize>,
     /// By destination: the weighted routes, old and new, in which it stands. Routes with the same destinations are one.
-    families: Vec<Vec<usize>>,
+    families: Lists<usize>,
     /// By destination: which others are reached by requests to it, and by which part of them; itself included.
-    reached: Vec<Vec<(usize, f64)>>,
+    reached: Lists<(usize, f64)>,
     /// By destination: whether it selects all that another one selects, and more.
     contains_another: Vec<bool>,
     /// By destination: whether it is known that nobody answers there, and whether it is known that somebody does.
     health: Vec<(bool, bool)>,
     /// There were more destinations alike than are looked at for what they have in common.
     is_partial: bool,
+}
+
+/// A list for each destination, all of them in one place.
+#[derive(Debug)]
+struct Lists<T> {
+    /// Where each of them ends.
+    ends: Vec<usize>,
+    all: Vec<T>,
+}
+
+impl<T> Lists<T> {
+    fn of(&self, at: usize) -> &[T] {
+        let start = at.checked_sub(1).map_or(0, |before| self.ends[before]);
+        &self.all[start..self.ends[at]]
+    }
 }
 
 /// Destinations with endpoints in common are looked for among so many at a time: a Pod has only so many labels to select by.
@@ -52,20 +67,27 @@ impl Relations {
         if a == b || self.things[a] == self.things[b] {
             return true;
         }
-        let (few, many) = (&self.families[a], &self.families[b]);
+        let (few, many) = (self.families.of(a), self.families.of(b));
         let (few, many) = if few.len() <= many.len() { (few, many) } else { (many, few) };
         few.iter().any(|family| many.binary_search(family).is_ok())
     }
 
     /// All that is reached by requests with these shares, sorted by number: directly, or by overlapping with a destination.
-    pub(super) fn effective(&self, shares: &Shares) -> HashMap<usize, f64> {
-        let mut found: HashMap<usize, f64> = HashMap::new();
+    pub(super) fn effective(&self, shares: &Shares) -> Vec<(usize, f64)> {
+        let mut found = Vec::with_capacity(shares.len());
         for share in shares.carrying() {
-            for &(at, part) in &self.reached[share.destination] {
-                *found.entry(at).or_default() += share.fraction * part;
-            }
+            let reached = self.reached.of(share.destination).iter();
+            found.extend(reached.map(|&(at, part)| (at, share.fraction * part)));
         }
-        found.values_mut().for_each(|share| *share = share.min(1.0));
+        found.sort_by_key(|&(at, _)| at);
+        found.dedup_by(|next, kept| {
+            let is_same = next.0 == kept.0;
+            if is_same {
+                kept.1 += next.1;
+            }
+            is_same
+        });
+        found.iter_mut().for_each(|(_, share)| *share = share.min(1.0));
         found
     }
 
@@ -98,7 +120,7 @@ impl<'a> Clan<'a> {
         let index = (members.len() > FEW).then(|| {
             let things = members.iter().map(|&at| relations.things[at]).collect();
             let families =
-                members.iter().flat_map(|&at| &relations.families[at]).copied().collect();
+                members.iter().flat_map(|&at| relations.families.of(at)).copied().collect();
             (things, families)
         });
         Self { relations, members, index }
@@ -117,7 +139,7 @@ impl<'a> Clan<'a> {
             None => self.members.iter().any(|&own| self.relations.are_kin(at, own)),
             Some((things, families)) => {
                 things.contains(&self.relations.things[at])
-                    || self.relations.families[at].iter().any(|family| families.contains(family))
+                    || self.relations.families.of(at).iter().any(|family| families.contains(family))
             }
         }
     }
@@ -145,26 +167,35 @@ pub(super) fn distinct<'a>(flows: impl Iterator<Item = &'a Flow>) -> Vec<&'a Sha
     sides.map(|side| &side.shares).filter(|shares| seen.insert(shares.id())).collect()
 }
 
-fn families(lists: &[&Shares], count: usize) -> Vec<Vec<usize>> {
-    let mut seen: HashSet<Vec<usize>> = HashSet::new();
-    let mut families = vec![Vec::new(); count];
-    for shares in lists {
-        let together = shares.destinations().collect::<Vec<_>>();
-        if together.len() < 2 || seen.contains(&together) {
+fn families(lists: &[&Shares], count: usize) -> Lists<usize> {
+    let together = lists.iter().map(|shares| shares.destinations().collect::<Vec<_>>());
+    let mut seen = HashSet::new();
+    let mut ends = vec![0; count];
+    let mut members = Vec::new();
+    for together in together.filter(|together| together.len() > 1) {
+        if seen.contains(&together) {
             continue;
         }
         let family = seen.len();
-        together.iter().for_each(|&at| families[at].push(family));
+        together.iter().for_each(|&at| ends[at] += 1);
+        members.extend(together.iter().map(|&at| (at, family)));
         seen.insert(together);
     }
-    families
+    let mut end = 0;
+    for own in &mut ends {
+        end += *own;
+        *own = end;
+    }
+    // Sorted by destination, its families in the order in which they were found.
+    members.sort_by_key(|&(at, _)| at);
+    Lists { ends, all: members.into_iter().map(|(_, family)| family).collect() }
 }
 
 fn reached(
     all: &[&Destination],
     destinations: &Destinations,
     is_partial: &mut bool,
-) -> Vec<Vec<(usize, f64)>> {
+) -> Lists<(usize, f64)> {
     let mut whole = vec![Vec::new(); destinations.hosts().len()];
     let mut selecting: HashMap<(Option<&str>, GroupId), Vec<usize>> = HashMap::new();
     for (at, own) in all.iter().enumerate() {
@@ -179,18 +210,23 @@ fn reached(
             }
         }
     }
-    let of = |(through, own): (usize, &&Destination)| {
+    let mut found =
+        Lists { ends: Vec::with_capacity(all.len()), all: Vec::with_capacity(all.len()) };
+    let mut others = Vec::new();
+    for (through, own) in all.iter().enumerate() {
         let groups = own.endpoints.iter().flat_map(|endpoints| &endpoints.groups);
         let alike = groups.filter_map(|group| selecting.get(&(own.namespace(), group.id)));
-        let mut others = alike.flatten().copied().collect::<Vec<_>>();
+        others.clear();
+        others.extend(alike.flatten().copied());
         others.extend(&whole[own.host_number]);
         others.push(through);
         others.sort_unstable();
         others.dedup();
-        let part = |at| (at, destinations.overlap(at, through));
-        others.into_iter().map(part).filter(|(_, part)| *part > 0.0).collect()
-    };
-    all.iter().enumerate().map(of).collect()
+        let part = |&at: &usize| (at, destinations.overlap(at, through));
+        found.all.extend(others.iter().map(part).filter(|(_, part)| *part > 0.0));
+        found.ends.push(found.all.len());
+    }
+    found
 }
 
 fn containers(

@@ -229,6 +229,7 @@ impl Change {
         let since = written.old.and_then(|old| old.metadata.spec_written());
         let mut all = flows.iter_mut().chain(&mut elsewhere).collect::<Vec<_>>();
         is_partial |= classify::movements(&mut all, &mut destinations, &context, since);
+        drop(context);
         Some(Self { destinations, flows, elsewhere, clients, is_partial })
     }
 

@@ -127,6 +127,7 @@ pub(in crate::policy) fn relabelled(
     let since = object.metadata.spec_written();
     let mut all = flows.iter_mut().collect::<Vec<_>>();
     let is_partial = classify::movements(&mut all, &mut destinations, &context, since);
+    drop(context);
     Change { destinations, flows, elsewhere: Vec::new(), clients, is_partial }
 }
 

@@ -1,6 +1,8 @@
 //! Who takes what a write makes live, in the object under review or elsewhere, and who finds it defined.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
+
+use hashbrown::HashMap;
 
 use super::clients::{names_clients, users};
 use super::{Asked, Carried, Clients, Destination, Why};
@@ -24,8 +26,14 @@ pub struct Takers<'a> {
     /// See [`Self::group`].
     group: usize,
     /// What everybody who is asked about uses for a host.
-    rules: HashMap<Host, HashMap<Client, Option<EffectiveRule<'a>>>>,
+    rules: HashMap<Host, Vec<(Client, Option<EffectiveRule<'a>>)>>,
+    /// The same for those who were asked for last: their group, the host, and what each of their clients uses; `None` where
+    /// nobody has the host.
+    in_force: Option<((usize, Host), Option<InForce<'a>>)>,
 }
+
+/// What each client uses, of each of those who are asked about.
+type InForce<'a> = Vec<Vec<Option<EffectiveRule<'a>>>>;
 
 /// What the takers of an entry depend on: the route, the field that gave it up, and the route that hands on to it.
 type Taken<'a> = ((Option<&'a str>, Protocol, usize), Option<&'static str>, Option<usize>);
@@ -54,6 +62,7 @@ impl<'a> Takers<'a> {
             last: None,
             group: 0,
             rules: HashMap::new(),
+            in_force: None,
         }
     }
 
@@ -90,20 +99,38 @@ impl<'a> Takers<'a> {
 
     /// Those who can take the route in which `carried` stands, and for whom no DestinationRule in force defines its subset.
     pub fn without_subset(&mut self, carried: &Carried<'a>, host: &Host) -> Vec<Asked> {
-        let mut lost: Vec<Asked> = Vec::new();
-        if carried.subset().is_empty() || self.case.world.host(host).is_none() {
-            return lost;
+        let subset = carried.subset();
+        if subset.is_empty() {
+            return Vec::new();
         }
         self.asked(carried);
-        let Some((taken, all)) = self.last.take() else { return lost };
-        for asked in &all {
-            let lacks = asked.clients.iter().all(|own| self.lacks(own, host, carried.subset()));
+        let group = self.group;
+        let known = self.in_force.take_if(|(of, _)| of.0 == group && of.1 == *host);
+        let known = known.map(|(_, known)| known);
+        let in_force = known.unwrap_or_else(|| self.look_up_rules(host));
+        let all = self.last.iter().flat_map(|(_, all)| all);
+        let mut lost: Vec<Asked> = Vec::new();
+        for (asked, rules) in all.zip(in_force.iter().flatten()) {
+            let lacks = rules.iter().all(|rule| lacks(*rule, subset));
             if lacks && !lost.contains(asked) {
                 lost.push(asked.clone());
             }
         }
-        self.last = Some((taken, all));
+        self.in_force = Some(((group, host.clone()), in_force));
         lost
+    }
+
+    /// What those who were asked for last use for a host; `None` where nobody has it.
+    fn look_up_rules(&mut self, host: &Host) -> Option<InForce<'a>> {
+        self.case.world.host(host)?;
+        let last = self.last.take();
+        let all = last.iter().flat_map(|(_, all)| all);
+        let found = all.map(|asked| {
+            asked.clients.iter().map(|client| self.rule(client, host)).collect::<Vec<_>>()
+        });
+        let found = found.collect();
+        self.last = last;
+        Some(found)
     }
 
     /// Why nobody would answer what `carried` gets, as far as this cluster shows.
@@ -122,16 +149,19 @@ impl<'a> Takers<'a> {
 
     /// Whether no DestinationRule that `client` uses defines the subset.
     pub fn lacks(&mut self, client: &Client, host: &Host, subset: &str) -> bool {
+        lacks(self.rule(client, host), subset)
+    }
+
+    /// What `client` uses for a host.
+    fn rule(&mut self, client: &Client, host: &Host) -> Option<EffectiveRule<'a>> {
         let world = self.case.world;
-        if !self.rules.contains_key(host) {
-            self.rules.insert(host.clone(), HashMap::new());
+        let known = self.rules.entry_ref(host).or_default();
+        if let Some((_, rule)) = known.iter().find(|(own, _)| own == client) {
+            return *rule;
         }
-        let Some(of_host) = self.rules.get_mut(host) else { return false };
-        let rule = match of_host.get(client) {
-            Some(rule) => *rule,
-            None => *of_host.entry(client.clone()).or_insert(world.destination_rule(host, client)),
-        };
-        rule.is_none_or(|rule| rule.subset(subset).is_none())
+        let rule = world.destination_rule(host, client);
+        known.push((client.clone(), rule));
+        rule
     }
 
     fn look_up(&mut self, carried: &Carried<'a>) -> Vec<Asked> {
@@ -206,4 +236,8 @@ impl<'a> Takers<'a> {
         }
         found
     }
+}
+
+fn lacks(rule: Option<EffectiveRule<'_>>, subset: &str) -> bool {
+    rule.is_none_or(|rule| rule.subset(subset).is_none())
 }
