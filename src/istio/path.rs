@@ -1,6 +1,6 @@
 //! Where in an object a finding points.
 
-use std::fmt::{self, Display};
+use std::fmt::{self, Display, Write as _};
 
 /// Where in an object something stands, as kubectl spells it: `spec.http[0].route[1].weight`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -9,7 +9,11 @@ pub struct FieldPath(String);
 impl FieldPath {
     /// The object's `spec`.
     pub fn spec() -> Self {
-        Self("spec".to_owned())
+        /// Most paths fit in.
+        const USUAL: usize = 64;
+        let mut path = String::with_capacity(USUAL);
+        path.push_str("spec");
+        Self(path)
     }
 
     /// A path as another library spelled it, for instance the place of a parse error.
@@ -28,7 +32,8 @@ impl FieldPath {
     /// The element `index`, counted from 0, of the list at this place.
     #[must_use]
     pub fn index(mut self, index: usize) -> Self {
-        self.0.push_str(&format!("[{index}]"));
+        // Writing to a String cannot fail.
+        let _ = write!(self.0, "[{index}]");
         self
     }
 

@@ -149,7 +149,8 @@ fn decide_unread(policy: &Policy, review: &Review, world: &World) -> Verdict {
         return Verdict::allow(Basis::Unread);
     }
     if let Some(new) = review.object() {
-        let findings = Judge { policy, review, world }.text(new, None, Stage::Broken);
+        let judge = Judge { policy, review, world, users: &[] };
+        let findings = judge.text(new, None, Stage::Broken);
         if findings.iter().any(|finding| finding.action == Action::Deny) {
             return Verdict::of(Basis::Broken, findings);
         }
@@ -164,7 +165,8 @@ fn decide_unread(policy: &Policy, review: &Review, world: &World) -> Verdict {
 
 /// A VirtualService that is to be stored.
 fn decide_routes(policy: &Policy, review: &Review, new: &VirtualService, world: &World) -> Verdict {
-    let judge = Judge { policy, review, world };
+    let users = change::users(new, &review.namespace, world);
+    let judge = Judge { policy, review, world, users: &users };
     let mut findings = judge.text(new, None, Stage::Broken);
     if findings.iter().any(|finding| finding.action == Action::Deny) {
         findings.extend(judge.text(new, None, Stage::Text));
@@ -172,7 +174,7 @@ fn decide_routes(policy: &Policy, review: &Review, new: &VirtualService, world: 
     }
     let missing = missing(review, world);
     let is_blind = !missing.is_empty();
-    let Some(change) = Change::of(review, policy.spec(), world, is_blind) else {
+    let Some(change) = Change::of(review, &users, policy.spec(), world, is_blind) else {
         return Verdict::allow(Basis::NotJudged);
     };
     findings.extend(judge.text(new, Some(&change), Stage::Text));
@@ -211,7 +213,8 @@ fn decide_removal(policy: &Policy, review: &Review, world: &World) -> Verdict {
     };
     let missing = missing(review, world);
     let is_blind = !missing.is_empty();
-    let Some(change) = Change::of(review, policy.spec(), world, is_blind) else {
+    let users = change::users(old, &review.namespace, world);
+    let Some(change) = Change::of(review, &users, policy.spec(), world, is_blind) else {
         return Verdict::allow(Basis::NotJudged);
     };
     if is_blind {
@@ -222,7 +225,7 @@ fn decide_removal(policy: &Policy, review: &Review, world: &World) -> Verdict {
             .any(|rule| rule.entry.stage == Stage::Presence && rule.action == Action::Deny);
         return if waits { Verdict::undecided(missing) } else { Verdict::allow(Basis::Blind) };
     }
-    let judge = Judge { policy, review, world };
+    let judge = Judge { policy, review, world, users: &users };
     let mut findings = judge.traffic(old, &change, Stage::Presence);
     if !change.moves() || change.is_harmless() {
         for finding in &mut findings {
@@ -291,6 +294,8 @@ struct Judge<'a> {
     policy: &'a Policy,
     review: &'a Review,
     world: &'a World,
+    /// Those who use the object that is judged.
+    users: &'a [Clients<'a>],
 }
 
 impl Judge<'_> {
@@ -300,7 +305,9 @@ impl Judge<'_> {
         let mut found = self.ask(&self.case(new, change), stage, Tells::First);
         if let Some(old) = self.review.old_object().filter(|_| !found.is_empty()) {
             let rules = found.iter().map(|own| own.finding.rule).collect();
-            let before = self.ask(&self.case(old, None), stage, Tells::Nothing(&rules));
+            let former = change::users(old, &self.review.namespace, self.world);
+            let before = Case { clients: &former, ..self.case(old, None) };
+            let before = self.ask(&before, stage, Tells::Nothing(&rules));
             excuse(&mut found, before);
         }
         let more = told(&mut found);
@@ -332,8 +339,8 @@ impl Judge<'_> {
     }
 
     fn case<'b>(&'b self, object: &'b VirtualService, change: Option<&'b Change>) -> Case<'b> {
-        let Self { review, policy, world } = *self;
-        Case { review, object, change, carried: &[], world, policy }
+        let Self { review, policy, world, users } = *self;
+        Case { review, object, change, clients: users, carried: &[], world, policy }
     }
 
     fn ask(&self, case: &Case<'_>, stage: Stage, tells: Tells<'_>) -> Vec<Reported> {

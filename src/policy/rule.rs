@@ -1,12 +1,13 @@
 //! What a rule implements, what it is given, and how it reports.
 
-use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher, Hash};
+use std::hash::{BuildHasher, Hash};
 
+use foldhash::quality::FixedState;
 use hashbrown::HashSet;
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 
-use super::change::{Carried, Change};
+use super::change::{Carried, Change, Clients};
 use super::redefinition::Redefinition;
 use super::review::Review;
 use super::settings::Policy;
@@ -66,6 +67,8 @@ pub struct Case<'a> {
     pub object: &'a VirtualService,
     /// How the write moves traffic; `None` for the stored object, and where what is written is broken for everyone.
     pub change: Option<&'a Change>,
+    /// Those who use the object: where it is a delegate, one group for each of its roots.
+    pub clients: &'a [Clients<'a>],
     /// See [`Self::carried`].
     pub(super) carried: &'a [Carried<'a>],
     /// What the cluster holds.
@@ -295,7 +298,7 @@ impl<'a> Report<'a> {
         self.found.push(Reported {
             finding,
             // The same in every review, so that those of the old and the new object can be compared.
-            key: BuildHasherDefault::<DefaultHasher>::default().hash_one(key),
+            key: FixedState::default().hash_one(key),
             severity,
             is_advice: false,
             number,

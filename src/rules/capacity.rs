@@ -69,6 +69,7 @@ impl Rule for Capacity {
                     continue;
                 };
                 if load.per_endpoint() > self.max_factor.get() * known.load() + 1e-9 {
+                    let load = load.named(change, flow, &place);
                     let key = (flow.protocol, after.route, load.label.clone());
                     let is_worse = |(told, of): &(Load, Known)| {
                         load.per_endpoint() / known.load() > told.per_endpoint() / of.load()
@@ -93,7 +94,8 @@ impl Rule for Capacity {
         }
         for (load, known) in worst.into_values() {
             let rests_on = rests_on(case, &load);
-            report.shift(load.path.clone(), self.message(&load, known), rests_on);
+            let path = load.path.clone().unwrap_or_else(FieldPath::spec);
+            report.shift(path, self.message(&load, known), rests_on);
         }
         for (path, message) in fragile.into_values() {
             report.lookup(Gravity::WarnOnly, path, message, Vec::new());
@@ -103,7 +105,8 @@ impl Rule for Capacity {
 
 /// What the ready endpoints of one destination get of one route's requests.
 struct Load {
-    path: FieldPath,
+    /// Made where there is something to say, as the label is; of a mirror always.
+    path: Option<FieldPath>,
     label: String,
     host: istio::Host,
     ready: u32,
@@ -113,6 +116,18 @@ struct Load {
 }
 
 impl Load {
+    /// With path and label.
+    fn named(self, change: &Change, flow: &Flow, place: &Place) -> Self {
+        match *place {
+            Ok(at) if self.path.is_none() => Self {
+                path: Some(flow.path(at)),
+                label: change.destinations.get(at).label().into_owned(),
+                ..self
+            },
+            _ => self,
+        }
+    }
+
     fn per_endpoint(&self) -> f64 {
         (self.share + self.mirrored) / f64::from(self.ready.max(1))
     }
@@ -139,23 +154,25 @@ fn loads(
     moment: Moment,
 ) -> BTreeMap<Place, Load> {
     let mut found = BTreeMap::new();
-    let mut served = BTreeMap::new();
-    served.extend(side.shares.carrying().map(|share| (share.destination, share.fraction)));
+    let served = side.shares.carrying().map(|share| (share.destination, share.fraction));
+    let mut served = served.collect::<Vec<_>>();
     // What reaches it by overlapping with another destination counts, too.
+    let mut reached = Vec::new();
     for moved in &flow.movements {
-        match moment {
-            Moment::After => drop(served.insert(moved.destination, moved.to)),
-            Moment::Before => {
-                served.entry(moved.destination).and_modify(|share| *share = moved.from);
-            }
+        let share = if moment == Moment::After { moved.to } else { moved.from };
+        match served.binary_search_by_key(&moved.destination, |(at, _)| *at) {
+            Ok(at) => served[at].1 = share,
+            Err(_) if moment == Moment::After => reached.push((moved.destination, share)),
+            Err(_) => {}
         }
     }
+    served.append(&mut reached);
     for (at, share) in served {
         let to = change.destinations.get(at);
         let Some(endpoints) = &to.endpoints else { continue };
         let load = Load {
-            path: flow.path(at),
-            label: to.label().into_owned(),
+            path: None,
+            label: String::new(),
             host: to.host.clone(),
             ready: endpoints.ready(),
             share,
@@ -192,6 +209,7 @@ fn loads(
             None => path.field("mirror"),
             Some(at) => path.field("mirrors").index(at),
         };
+        let path = Some(path);
         found.insert(place, Load { path, label, host, ready, share: 0.0, mirrored: mirror.part });
     }
     found

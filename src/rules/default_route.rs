@@ -86,7 +86,7 @@ impl Rule for DefaultRoute {
 fn waypoints_have_the_rest(case: &Case<'_>) -> bool {
     let (object, namespace) = (case.object, case.review.namespace.as_str());
     let anywhere = Client::anywhere();
-    if case.clients().iter().any(|users| users.gravity(&anywhere) == Gravity::Full) {
+    if case.clients.iter().any(|users| users.gravity(&anywhere) == Gravity::Full) {
         return false;
     }
     let changed = case.world.with_virtual_service(Some(object), namespace, &case.review.name);

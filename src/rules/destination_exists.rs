@@ -1,4 +1,5 @@
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use hashbrown::hash_map::Entry;
 use hashbrown::{HashMap, HashSet};
@@ -231,7 +232,7 @@ struct Present<'a> {
     destination: &'a Destination,
     kind: HostKind<'a>,
     /// Those who can take the route.
-    asked: &'a [Asked],
+    asked: &'a [Arc<Asked>],
     /// Whether no Sidecar hides the object from its own namespace.
     is_own_asked: bool,
 }
@@ -264,9 +265,9 @@ impl Present<'_> {
         let general = asked.iter().find(|asked| asked.why == Why::Anywhere);
         if let Some(general) = general.filter(|_| self.is_own_asked) {
             let gravity = general.gravity;
-            asked.insert(0, Asked { clients: vec![own], why: Why::Exported, gravity });
+            asked.insert(0, Asked { clients: vec![own], why: Why::Exported, gravity }.into());
         }
-        let lacks = |asked: &Asked| {
+        let lacks = |asked: &Arc<Asked>| {
             !asked.clients.iter().any(sees)
                 && (asked.why != Why::Anywhere || asked.clients.iter().any(calls))
         };

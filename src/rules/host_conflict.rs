@@ -93,7 +93,7 @@ fn check_hosts(case: &Case<'_>, report: &mut Report<'_>) {
     let mut mesh = vec![Client::in_namespace(namespace), Client::anywhere()];
     mesh.extend(named.map(|name| Client::in_namespace(name)));
     // Where only waypoints are asked, what a sidecar would do is nobody's concern.
-    let users = case.clients();
+    let users = case.clients;
     mesh.retain(|own| users.iter().all(|users| users.gravity(own) == Gravity::Full));
     for (at, written) in spec.hosts.iter().enumerate() {
         let host = case.resolve(written);
@@ -250,7 +250,7 @@ fn without_waypoint(
 
 /// A Sidecar that hides it from everybody.
 fn check_sidecars(case: &Case<'_>, report: &mut Report<'_>) {
-    let Some(own) = case.clients().iter().find_map(Clients::hidden_by) else { return };
+    let Some(own) = case.clients.iter().find_map(Clients::hidden_by) else { return };
     let name = format!("{}/{}", own.metadata.namespace, own.metadata.name);
     let namespace = &case.review.namespace;
     let message = format!(

@@ -52,10 +52,11 @@ impl Rule for Structure {
                            Passes: at least one route, for instance http: [{route: [{destination: {host: NAME}}]}]";
             report.violation(FieldPath::spec(), message.to_owned(), "no-route".to_owned(), 0.0);
         }
+        let mut fine = None;
         for protocol in Protocol::ALL {
             for (index, route) in spec.routes(protocol).iter().enumerate() {
-                check_route(protocol, protocol.path(index), route, report);
-                check_expressions(&protocol.path(index), route, report);
+                check_route((protocol, index), route, &mut fine, report);
+                check_expressions((protocol, index), route, report);
             }
         }
         check_listeners(case, report);
@@ -126,7 +127,16 @@ fn tell_clash(protocol: Protocol, gateway: &str, clash: &Clash, report: &mut Rep
     report.violation(path, message, format!("chains {} {what}", protocol.field()), 0.0);
 }
 
-fn check_route(protocol: Protocol, path: FieldPath, route: &Route, report: &mut Report<'_>) {
+/// Where a route stands: a path is only made where there is something to say.
+type At = (Protocol, usize);
+
+/// `fine` is the last host that was looked at and that there can be.
+fn check_route<'a>(
+    (protocol, at): At,
+    route: &'a Route,
+    fine: &mut Option<&'a str>,
+    report: &mut Report<'_>,
+) {
     let answers =
         route.redirect.is_some() || route.direct_response.is_some() || route.delegate.is_some();
     if route.route.is_empty() && !(protocol == Protocol::Http && answers) {
@@ -137,10 +147,15 @@ fn check_route(protocol: Protocol, path: FieldPath, route: &Route, report: &mut 
             _ => "the route has no destination: it says nothing",
         };
         let message = format!("{message}\n  Passes: route: [{{destination: {{host: NAME}}}}]");
-        report.violation(path.clone(), message, format!("empty {}", protocol.field()), 0.0);
+        report.violation(protocol.path(at), message, format!("empty {}", protocol.field()), 0.0);
     }
     for (index, written) in route.route.iter().enumerate() {
-        check_destination(path.clone().field("route").index(index), written, report);
+        let path = || protocol.path(at).field("route").index(index);
+        let host = written.destination.host.as_str();
+        if *fine != Some(host) && !is_impossible(path, host, report) {
+            *fine = Some(host);
+        }
+        check_weight(path, written, report);
     }
     if route.route.len() < 2 {
         return;
@@ -162,16 +177,17 @@ fn check_route(protocol: Protocol, path: FieldPath, route: &Route, report: &mut 
         _ => return,
     };
     let key = format!("total {} {:?}", protocol.field(), route.targets());
-    report.violation(path.field("route"), format!("{what}\n  Passes: {next}."), key, 0.0);
+    let path = protocol.path(at).field("route");
+    report.violation(path, format!("{what}\n  Passes: {next}."), key, 0.0);
 }
 
 /// The longest expression that Istio's own webhook takes, in bytes (`validation.go` `validateStringRegexp`).
 const LONGEST: usize = 1024;
 
 /// Every regular expression of a route.
-fn check_expressions(path: &FieldPath, route: &Route, report: &mut Report<'_>) {
+fn check_expressions((protocol, index): At, route: &Route, report: &mut Report<'_>) {
     for (at, alternative) in route.r#match.iter().enumerate() {
-        let path = || path.clone().field("match").index(at);
+        let path = || protocol.path(index).field("match").index(at);
         if let Some(StringMatch::Regex(regex)) = &alternative.uri {
             check_expression(|| path().field("uri"), regex, report);
         }
@@ -198,13 +214,13 @@ fn check_expressions(path: &FieldPath, route: &Route, report: &mut Report<'_>) {
     }
     let rewrite = route.rewrite.as_ref().and_then(|rewrite| rewrite.uri_regex_rewrite.as_ref());
     if let Some(rewrite) = rewrite {
-        let path = || path.clone().field("rewrite").field("uriRegexRewrite").field("match");
+        let path = || protocol.path(index).field("rewrite").field("uriRegexRewrite").field("match");
         check_expression(path, &rewrite.r#match, report);
     }
     let origins = route.cors_policy.iter().flat_map(|cors| &cors.allow_origins).enumerate();
     for (at, origin) in origins {
         if let StringMatch::Regex(regex) = origin {
-            let path = || path.clone().field("corsPolicy").field("allowOrigins").index(at);
+            let path = || protocol.path(index).field("corsPolicy").field("allowOrigins").index(at);
             check_expression(path, regex, report);
         }
     }
@@ -256,15 +272,18 @@ fn shortened(regex: &str) -> String {
     }
 }
 
-fn check_destination(path: FieldPath, written: &RouteDestination, report: &mut Report<'_>) {
-    let host = written.destination.host.as_str();
-    if let Some(what) = impossible(host) {
-        let at = path.clone().field("destination").field("host");
-        let message = format!(
-            "{what}\n  Passes: the name of a Service, such as reviews or reviews.shop.svc.cluster.local."
-        );
-        report.violation(at, message, format!("host {host:?}"), 0.0);
-    }
+/// Whether nobody can ever have this host; says so.
+fn is_impossible(path: impl Fn() -> FieldPath, host: &str, report: &mut Report<'_>) -> bool {
+    let Some(what) = impossible(host) else { return false };
+    let message = format!(
+        "{what}\n  Passes: the name of a Service, such as reviews or reviews.shop.svc.cluster.local."
+    );
+    let path = path().field("destination").field("host");
+    report.violation(path, message, format!("host {host:?}"), 0.0);
+    true
+}
+
+fn check_weight(path: impl Fn() -> FieldPath, written: &RouteDestination, report: &mut Report<'_>) {
     let Some(weight) = written.weight else { return };
     let what = match weight {
         weight if weight < 0 => format!("the weight is {weight}; a weight cannot be negative"),
@@ -273,9 +292,10 @@ fn check_destination(path: FieldPath, written: &RouteDestination, report: &mut R
         }
         _ => return,
     };
-    let key = format!("weight {host} {}", written.destination.subset);
+    let to = &written.destination;
+    let key = format!("weight {} {}", to.host, to.subset);
     report.violation(
-        path.field("weight"),
+        path().field("weight"),
         format!("{what}\n  Passes: weights from 0 to 100 that add up to 100."),
         key,
         0.0,

@@ -1,4 +1,5 @@
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use hashbrown::HashSet;
 use schemars::JsonSchema;
@@ -142,7 +143,7 @@ impl Rule for SubsetDefined {
 fn is_way_out(
     case: &Case<'_>,
     takers: &mut Takers<'_>,
-    lost: &[Asked],
+    lost: &[Arc<Asked>],
     host: &Host,
     subset: &str,
 ) -> bool {
@@ -186,7 +187,7 @@ fn message(
     case: &Case<'_>,
     carried: &Carried<'_>,
     destination: &Destination,
-    lost: &[Asked],
+    lost: &[Arc<Asked>],
     who: &str,
 ) -> String {
     let subset = carried.subset();
@@ -253,12 +254,12 @@ fn message(
 }
 
 /// Those who lose, as messages say it.
-fn losers(case: &Case<'_>, host: &Host, lost: &[Asked]) -> Vec<String> {
+fn losers(case: &Case<'_>, host: &Host, lost: &[Arc<Asked>]) -> Vec<String> {
     let own = case.world.host_namespace(host).unwrap_or_default();
     let is_general = lost.iter().any(|asked| asked.why == Why::Anywhere);
-    let is_of_own = |asked: &Asked| asked.clients.iter().any(|client| client.namespace == own);
+    let is_of_own = |asked: &Arc<Asked>| asked.clients.iter().any(|client| client.namespace == own);
     let is_own_lost = lost.iter().any(|asked| asked.why == Why::Service && is_of_own(asked));
-    let name = |asked: &Asked| {
+    let name = |asked: &Arc<Asked>| {
         let client = asked.clients.first()?;
         Some(match asked.why {
             Why::Service if is_general => return None,

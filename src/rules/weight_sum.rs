@@ -1,7 +1,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use crate::istio::{Protocol, Route};
+use crate::istio::{Protocol, Route, RouteDestination};
 use std::collections::BTreeMap;
 
 use crate::policy::words::{list, number, percent};
@@ -60,14 +60,17 @@ impl Rule for WeightSum {
         let Total::Sum(wanted) = self.total else { return };
         for protocol in Protocol::ALL {
             for (index, route) in case.object.spec.routes(protocol).iter().enumerate() {
+                if route.route.len() < 2 {
+                    continue;
+                }
                 let total = route.total_weight();
                 // Weights that no server takes are another rule's business.
-                let is_readable = (1..=u64::from(u32::MAX)).contains(&total)
-                    && route
-                        .route
-                        .iter()
-                        .all(|written| written.weight.is_none_or(|weight| weight >= 0));
-                if route.route.len() < 2 || total == u64::from(wanted) || !is_readable {
+                let is_negative =
+                    |written: &RouteDestination| written.weight.is_some_and(|own| own < 0);
+                if total == u64::from(wanted)
+                    || !(1..=u64::from(u32::MAX)).contains(&total)
+                    || route.route.iter().any(is_negative)
+                {
                     continue;
                 }
                 let path = protocol.path(index).field("route");

@@ -138,17 +138,15 @@ impl Condition {
         let mut found = Vec::new();
         for range in &ranges {
             for name in &names {
-                let mut own = self.clone();
-                for (attribute, test) in &mut own.parts {
+                let part = |(attribute, test): &(Attribute, Test)| {
                     let class = match attribute {
                         Attribute::DestinationSubnets => range.as_ref().map(|(_, test)| test),
                         Attribute::SniHosts => name.as_ref().map(|(_, test)| test),
                         _ => None,
                     };
-                    if let Some(class) = class {
-                        *test = class.clone();
-                    }
-                }
+                    (attribute.clone(), class.unwrap_or(test).clone())
+                };
+                let own = Self { parts: self.parts.iter().map(part).collect() };
                 let bits = range.as_ref().map_or(0, |(bits, _)| *bits);
                 found.push(((bits, name.as_ref().map_or(0, |(length, _)| *length)), own));
             }

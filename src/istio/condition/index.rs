@@ -88,7 +88,7 @@ impl ConditionIndex {
         if let Some(&equal) = self.equal.get(condition) {
             best = Some(best.map_or(equal, |best| best.min(equal)));
         }
-        for part in &condition.parts {
+        for part in condition.parts.iter() {
             self.each_candidate(part, |filed| {
                 for &at in filed {
                     if best.is_some_and(|best| at >= best) || self.steps.get() >= MOST_STEPS {

@@ -12,6 +12,7 @@ pub use index::ConditionIndex;
 pub(super) use attribute::masked_range;
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use self::attribute::{Test, sni_covers, subnets_cover};
 use super::virtual_service::{Protocol, Route, RouteMatch, StringMatch};
@@ -31,7 +32,7 @@ const UNIVERSAL_HEADERS: [&str; 9] = [
 ];
 
 /// One alternative of a route's `match`, in a normal form that can be compared: parts that are true of every request are
-/// dropped, so that an empty condition takes everything.
+/// dropped, so that an empty condition takes everything. Cheap to clone.
 ///
 /// Nothing here runs a regular expression: two of them are compared as text, so that no difference between RE2 and another
 /// engine can change a verdict.
@@ -40,7 +41,7 @@ const UNIVERSAL_HEADERS: [&str; 9] = [
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Condition {
     /// Sorted; all of them must hold. An attribute stands there twice where two conditions meet that cannot be written as one.
-    parts: Vec<(Attribute, Test)>,
+    parts: Arc<[(Attribute, Test)]>,
 }
 
 /// What of a request or connection is tested.
@@ -225,7 +226,7 @@ impl Condition {
         }
         connection::add_source(&mut parts, alternative, arrival)?;
         connection::add_connection(&mut parts, alternative, arrival)?;
-        Self { parts }.normal()
+        Self::normal(parts)
     }
 
     /// Whether it takes every request.
@@ -277,8 +278,8 @@ impl Condition {
 
     /// The requests that satisfy both; `None` where it is known that there are none.
     pub fn intersection(&self, other: &Self) -> Option<Self> {
-        let parts = self.parts.iter().chain(&other.parts).cloned().collect();
-        Self { parts }.normal()
+        let parts = self.parts.iter().chain(other.parts.iter()).cloned().collect();
+        Self::normal(parts)
     }
 
     /// Whether no request satisfies both; `false` also where that cannot be told.
@@ -305,10 +306,9 @@ impl Condition {
     }
 
     /// Sorted, each part once and only the narrowest ones; `None` where two parts contradict each other.
-    fn normal(mut self) -> Option<Self> {
-        self.parts.sort();
-        self.parts.dedup();
-        let parts = &self.parts;
+    fn normal(mut parts: Vec<(Attribute, Test)>) -> Option<Self> {
+        parts.sort();
+        parts.dedup();
         let is_single = parts.windows(2).all(|two| two[0].0 != two[1].0);
         if !is_single {
             // Of parts that say the same of an attribute the first one stays; no two of them are equal.
@@ -318,17 +318,18 @@ impl Condition {
                 let mut others = others.filter(|(_, (own, _))| own == attribute);
                 others.any(|(other, (_, inner))| {
                     let alone =
-                        |test: &Test| Self { parts: vec![(attribute.clone(), test.clone())] };
+                        |test: &Test| Self { parts: [(attribute.clone(), test.clone())].into() };
                     alone(inner).implies(attribute, outer)
                         && (other < at || !alone(outer).implies(attribute, inner))
                 })
             };
             let keep = (0..parts.len()).filter(|&at| !is_implied(at)).collect::<Vec<_>>();
-            self.parts = keep.into_iter().map(|at| self.parts[at].clone()).collect();
+            parts = keep.into_iter().map(|at| parts[at].clone()).collect();
         }
+        let own = Self { parts: parts.into() };
         let is_possible =
-            !self.parts.iter().any(|(attribute, test)| self.contradicts(attribute, test));
-        is_possible.then_some(self)
+            !own.parts.iter().any(|(attribute, test)| own.contradicts(attribute, test));
+        is_possible.then_some(own)
     }
 
     /// All tests of one attribute.

@@ -3,6 +3,8 @@
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 
+use hashbrown::HashSet;
+
 use super::clients::{Clients, Exported};
 use crate::istio::{Host, Protocol, full_gateway};
 use crate::policy::rule::Gravity;
@@ -173,7 +175,7 @@ impl Clients<'_> {
         namespace: &str,
     ) -> BTreeSet<String> {
         let domain = &self.world.mesh().domain;
-        let hosts = hosts.collect::<BTreeSet<_>>().into_iter();
+        let hosts = hosts.collect::<HashSet<_>>().into_iter();
         let hosts = hosts.map(|host| Host::resolve(host, namespace, domain));
         hosts
             .map(|host| self.world.alias_target(&host).unwrap_or(host))

@@ -9,7 +9,7 @@ use crate::istio::{
     Arrival, Condition, Host, Protocol, Reading, Route, RouteMatch, Sidecar, VirtualService,
     full_gateway,
 };
-use crate::policy::rule::{Case, Gravity};
+use crate::policy::rule::Gravity;
 use crate::world::{Client, MESH, World};
 
 /// Who uses a VirtualService.
@@ -356,17 +356,9 @@ pub(in crate::policy) fn users<'a>(
     roots.map(of_root).collect()
 }
 
-/// The clients to ask about a VirtualService of `namespace`, each once.
-pub(super) fn of(object: &VirtualService, namespace: &str, world: &World) -> Vec<Client> {
+/// The clients to ask about those who use a VirtualService, each once.
+pub(super) fn of(users: &[Clients<'_>]) -> Vec<Client> {
     let mut seen = BTreeSet::new();
-    let users = users(object, namespace, world);
     let all = users.iter().flat_map(Clients::all);
     all.filter(|client| seen.insert(client.clone())).collect()
-}
-
-impl<'a> Case<'a> {
-    /// Those who use the object: where it is a delegate, one group for each of its roots.
-    pub fn clients(&self) -> Vec<Clients<'a>> {
-        users(self.object, &self.review.namespace, self.world)
-    }
 }

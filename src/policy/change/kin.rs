@@ -109,19 +109,24 @@ impl Relations {
 pub(super) struct Clan<'a> {
     relations: &'a Relations,
     members: Vec<usize>,
-    /// Only of many members.
-    index: Option<(HashSet<usize>, HashSet<usize>)>,
+    /// Of many members their things and their families, sorted.
+    index: Option<(Vec<usize>, Vec<usize>)>,
 }
 
 impl<'a> Clan<'a> {
     pub(super) fn new(relations: &'a Relations, members: Vec<usize>) -> Self {
         /// So few are compared one by one.
         const FEW: usize = 8;
+        let sorted = |mut all: Vec<usize>| {
+            all.dedup();
+            all.sort_unstable();
+            all.dedup();
+            all
+        };
         let index = (members.len() > FEW).then(|| {
             let things = members.iter().map(|&at| relations.things[at]).collect();
-            let families =
-                members.iter().flat_map(|&at| relations.families.of(at)).copied().collect();
-            (things, families)
+            let families = members.iter().flat_map(|&at| relations.families.of(at));
+            (sorted(things), sorted(families.copied().collect()))
         });
         Self { relations, members, index }
     }
@@ -138,8 +143,9 @@ impl<'a> Clan<'a> {
         match &self.index {
             None => self.members.iter().any(|&own| self.relations.are_kin(at, own)),
             Some((things, families)) => {
-                things.contains(&self.relations.things[at])
-                    || self.relations.families.of(at).iter().any(|family| families.contains(family))
+                let mut own = self.relations.families.of(at).iter();
+                things.binary_search(&self.relations.things[at]).is_ok()
+                    || own.any(|family| families.binary_search(family).is_ok())
             }
         }
     }

@@ -170,9 +170,16 @@ pub struct Change {
 }
 
 impl Change {
-    /// Compares the two objects of `review`, for a deletion the stored one with what is in force without it; `is_blind` leaves
-    /// the world out, so that only the objects themselves are evidence. `None` where the review has no VirtualService.
-    pub fn of(review: &Review, policy: &PolicySpec, world: &World, is_blind: bool) -> Option<Self> {
+    /// Compares the two objects of `review`, for a deletion the stored one with what is in force without it. `users` are those of
+    /// the new object, for a deletion of the stored one; `is_blind` leaves the world out, so that only the objects themselves are
+    /// evidence. `None` where the review has no VirtualService.
+    pub fn of(
+        review: &Review,
+        users: &[Clients<'_>],
+        policy: &PolicySpec,
+        world: &World,
+        is_blind: bool,
+    ) -> Option<Self> {
         let written = Written {
             namespace: &review.namespace,
             name: &review.name,
@@ -180,7 +187,7 @@ impl Change {
             new: review.object(),
         };
         let object = written.new.or(written.old)?;
-        let mut clients = clients::of(object, &review.namespace, world);
+        let mut clients = clients::of(users);
         let is_bound_otherwise = |old: &&VirtualService| {
             old.spec.gateways != object.spec.gateways
                 || old.spec.export_to != object.spec.export_to
@@ -188,7 +195,7 @@ impl Change {
         };
         if let Some(old) = written.old.filter(is_bound_otherwise) {
             // Those whom it leaves are served by something else, which its own clients may not see.
-            let former = clients::of(old, &review.namespace, world);
+            let former = clients::of(&clients::users(old, &review.namespace, world));
             let former = former.into_iter().filter(|own| !clients.contains(own));
             clients.extend(former.collect::<Vec<_>>());
         }

@@ -1,6 +1,7 @@
 //! Who takes what a write makes live, in the object under review or elsewhere, and who finds it defined.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use hashbrown::HashMap;
 
@@ -15,14 +16,12 @@ use crate::world::{Client, EffectiveRule};
 #[derive(Debug)]
 pub struct Takers<'a> {
     case: Case<'a>,
-    /// Those who use the object.
-    users: Vec<Clients<'a>>,
-    /// Those who used it before the write.
-    former: Vec<Clients<'a>>,
+    /// Those who used the object before the write; asked for where it gives something up.
+    former: Option<Vec<Clients<'a>>>,
     /// Those who use another VirtualService.
     others: HashMap<&'a str, Vec<Clients<'a>>>,
     /// The last answer: the entries of a route are asked about one after the other.
-    last: Option<(Taken<'a>, Vec<Asked>)>,
+    last: Option<(Taken<'a>, Vec<Arc<Asked>>)>,
     /// See [`Self::group`].
     group: usize,
     /// What everybody who is asked about uses for a host.
@@ -52,12 +51,9 @@ pub enum Lack {
 impl<'a> Takers<'a> {
     /// Those of a write.
     pub fn of(case: &Case<'a>) -> Self {
-        let old = case.review.old_object();
-        let former = old.map(|old| users(old, &case.review.namespace, case.world));
         Self {
             case: *case,
-            users: case.clients(),
-            former: former.unwrap_or_default(),
+            former: None,
             others: HashMap::new(),
             last: None,
             group: 0,
@@ -67,18 +63,18 @@ impl<'a> Takers<'a> {
     }
 
     /// Those who use the object under review.
-    pub fn users(&self) -> &[Clients<'a>] {
-        &self.users
+    pub fn users(&self) -> &'a [Clients<'a>] {
+        self.case.clients
     }
 
     /// Those who can take the route in which `carried` stands.
-    pub fn asked(&mut self, carried: &Carried<'a>) -> &[Asked] {
+    pub fn asked(&mut self, carried: &Carried<'a>) -> &[Arc<Asked>] {
         let root = carried.flow.after.as_ref().filter(|after| after.is_delegated);
         let taken = (carried.route(), carried.flow.gone, root.map(|after| after.route));
         let all = match self.last.take() {
             Some((known, all)) if known == taken => all,
             last => {
-                let all = self.look_up(carried);
+                let all = self.look_up(carried).into_iter().map(Arc::new).collect();
                 self.group += usize::from(last.is_none_or(|(_, known)| known != all));
                 all
             }
@@ -94,11 +90,11 @@ impl<'a> Takers<'a> {
 
     /// Whether nothing that the object under review writes in `route` tells clients apart.
     pub fn is_for_all(&self, route: &Route) -> bool {
-        !names_clients(&route.r#match) && self.users.iter().all(|own| own.delegate.is_none())
+        !names_clients(&route.r#match) && self.case.clients.iter().all(|own| own.delegate.is_none())
     }
 
     /// Those who can take the route in which `carried` stands, and for whom no DestinationRule in force defines its subset.
-    pub fn without_subset(&mut self, carried: &Carried<'a>, host: &Host) -> Vec<Asked> {
+    pub fn without_subset(&mut self, carried: &Carried<'a>, host: &Host) -> Vec<Arc<Asked>> {
         let subset = carried.subset();
         if subset.is_empty() {
             return Vec::new();
@@ -109,7 +105,7 @@ impl<'a> Takers<'a> {
         let known = known.map(|(_, known)| known);
         let in_force = known.unwrap_or_else(|| self.look_up_rules(host));
         let all = self.last.iter().flat_map(|(_, all)| all);
-        let mut lost: Vec<Asked> = Vec::new();
+        let mut lost: Vec<Arc<Asked>> = Vec::new();
         for (asked, rules) in all.zip(in_force.iter().flatten()) {
             let lacks = rules.iter().all(|rule| lacks(*rule, subset));
             if lacks && !lost.contains(asked) {
@@ -170,17 +166,19 @@ impl<'a> Takers<'a> {
         let Some(name) = name else {
             let route = case.object.spec.routes(protocol).get(index);
             let of_route = |own: &Clients<'_>| route.map(|route| own.of_route(route).into_owned());
-            return self.users.iter().filter_map(of_route).flatten().collect();
+            return case.clients.iter().filter_map(of_route).flatten().collect();
         };
         let world = case.world;
         let other = name.split_once('/');
         let other = other.and_then(|(at, name)| Some((at, world.virtual_service(at, name)?)));
         let written = other.and_then(|(_, other)| other.spec.routes(protocol).get(index));
         // What no longer stands in the object is taken by those who used it and whom it leaves.
+        let old = case.review.old_object();
+        let former = || old.map_or_else(Vec::new, |old| users(old, &case.review.namespace, world));
         let (from, kept) = match carried.flow.gone {
-            None => (&self.users, None),
-            Some("hosts") => (&self.former, None),
-            Some(_) => (&self.former, Some(&self.users)),
+            None => (case.clients, None),
+            Some("hosts") => (&**self.former.get_or_insert_with(former), None),
+            Some(_) => (&**self.former.get_or_insert_with(former), Some(case.clients)),
         };
         let is_kept =
             |client: &Client| kept.is_some_and(|all| all.iter().any(|own| own.has(client)));
