@@ -26,28 +26,23 @@ fn beats(own: &Condition, front: &Condition) -> bool {
 }
 
 impl Reach {
-    /// Reads a list.
-    pub fn of(
-        routes: &[Route],
-        protocol: Protocol,
-        arrival: &Arrival<'_>,
-        reading: Reading,
-    ) -> Self {
-        let of_route = routes.iter().map(|route| Condition::alternatives(route, arrival, reading));
+    /// Reads a list as Istio is.
+    pub fn of(routes: &[Route], protocol: Protocol, arrival: &Arrival<'_>) -> Self {
+        let strict = Reading::Strict;
+        let of_route = routes.iter().map(|route| Condition::alternatives(route, arrival, strict));
         Self::new(of_route.collect(), routes, protocol)
     }
 
-    /// Reads a list another way; `None` where it comes to the same.
-    pub fn otherwise(
-        &self,
+    /// Reads a list as Istio is, and as clients are; `None` where the latter comes to the same.
+    pub fn readings(
         routes: &[Route],
         protocol: Protocol,
         arrival: &Arrival<'_>,
-        reading: Reading,
-    ) -> Option<Self> {
-        let of_route = routes.iter().map(|route| Condition::alternatives(route, arrival, reading));
-        let of_route = of_route.collect::<Vec<_>>();
-        (of_route != self.of_route).then(|| Self::new(of_route, routes, protocol))
+    ) -> (Self, Option<Self>) {
+        let read = routes.iter().map(|route| Condition::readings(route, arrival));
+        let (usual, strict): (Vec<_>, Vec<_>) = read.unzip();
+        let usual = (usual != strict).then(|| Self::new(usual, routes, protocol));
+        (Self::new(strict, routes, protocol), usual)
     }
 
     fn new(of_route: Vec<Vec<Condition>>, routes: &[Route], protocol: Protocol) -> Self {

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use hashbrown::HashMap;
+
 use super::rule::Case;
 use super::verdict::Reference;
 use crate::istio::{Destination, Host, VirtualService};
@@ -28,6 +30,64 @@ impl Target<'_> {
     }
 }
 
+/// The hosts that an object writes, each looked up once for all of its destinations.
+#[derive(Debug)]
+pub struct Hosts<'a> {
+    case: Case<'a>,
+    known: HashMap<&'a str, HostAsWritten<'a>>,
+}
+
+/// What the cluster says about a host that an object writes.
+#[derive(Debug, Clone)]
+pub struct HostAsWritten<'a> {
+    /// Its full name.
+    pub host: Host,
+    /// What it is; `None` where nobody has it.
+    pub kind: Option<HostKind<'a>>,
+    /// The DestinationRule that the object's clients use for it, any client's where they differ; `None` also where nobody has it.
+    pub rule: Option<EffectiveRule<'a>>,
+}
+
+impl<'a> Hosts<'a> {
+    /// Those of the object of `case`.
+    pub fn of(case: &Case<'a>) -> Self {
+        Self { case: *case, known: HashMap::new() }
+    }
+
+    /// The host that is written so.
+    pub fn get(&mut self, written: &'a str) -> &HostAsWritten<'a> {
+        let case = self.case;
+        self.known.entry(written).or_insert_with(|| {
+            let host = case.resolve(written);
+            let kind = case.world.host(&host);
+            let rule = kind.and_then(|_| case.destination_rule(&host));
+            HostAsWritten { host, kind, rule }
+        })
+    }
+
+    /// What `written` is in the cluster.
+    pub fn target(&mut self, written: &'a Destination) -> Target<'a> {
+        let world = self.case.world;
+        let HostAsWritten { host, kind, rule } = self.get(&written.host);
+        if kind.is_none() {
+            return Target::NoHost;
+        }
+        let none = BTreeMap::new();
+        let labels = if written.subset.is_empty() {
+            &none
+        } else {
+            match rule.and_then(|rule| rule.subset(&written.subset)) {
+                Some(subset) => &subset.labels,
+                None => {
+                    let defined = rule.iter().flat_map(|rule| rule.subsets());
+                    return Target::NoSubset(defined.map(|subset| subset.name.as_str()).collect());
+                }
+            }
+        };
+        Target::Selects(world.selected(host, labels, written.port.number))
+    }
+}
+
 impl<'a> Case<'a> {
     /// The kinds that [`Self::target`] asks.
     pub const TARGET: [Kind; 5] =
@@ -51,25 +111,8 @@ impl<'a> Case<'a> {
     }
 
     /// What `written` is in the cluster.
-    pub fn target(&self, written: &Destination) -> Target<'a> {
-        let host = self.resolve(&written.host);
-        if self.world.host(&host).is_none() {
-            return Target::NoHost;
-        }
-        let none = BTreeMap::new();
-        let labels = if written.subset.is_empty() {
-            &none
-        } else {
-            let rule = self.destination_rule(&host);
-            match rule.and_then(|rule| rule.subset(&written.subset)) {
-                Some(subset) => &subset.labels,
-                None => {
-                    let defined = rule.into_iter().flat_map(EffectiveRule::subsets);
-                    return Target::NoSubset(defined.map(|subset| subset.name.as_str()).collect());
-                }
-            }
-        };
-        Target::Selects(self.world.selected(&host, labels, written.port.number))
+    pub fn target(&self, written: &'a Destination) -> Target<'a> {
+        Hosts::of(self).target(written)
     }
 
     /// The Sidecars that say whether `client` sees a VirtualService, for a refusal on its behalf: one that is not known here yet
@@ -124,6 +167,30 @@ impl Case<'_> {
         let (name, namespace) = service.split_once('.')?;
         self.world.service(namespace, name)?;
         Some(format!("{name}.{namespace}.svc.{}", self.world.mesh().domain))
+    }
+
+    /// A Service that `written` was meant to name and does not: what to write, with the short form where there is one.
+    pub fn meant(&self, written: &str, own: &str) -> Option<(String, String)> {
+        let domain = &self.world.mesh().domain;
+        let plain = written.trim_end_matches('.').to_lowercase();
+        let known = |name: &str, namespace: &str| {
+            self.world.service(namespace, name).map(|service| {
+                let full = format!("{name}.{namespace}.svc.{domain}");
+                let short =
+                    if namespace == own { format!(", or {}", service.name) } else { String::new() };
+                (short, full)
+            })
+        };
+        let found = match plain.split('.').collect::<Vec<_>>().as_slice() {
+            [name] => known(name, own),
+            [name, namespace] | [name, namespace, "svc"] => known(name, namespace),
+            _ => {
+                let host = Host::resolve(&plain, own, domain);
+                let (name, namespace) = host.service(domain)?;
+                known(name, namespace)
+            }
+        };
+        found.filter(|(_, full)| full != written)
     }
 
     /// Why Istio tries `other` before the object, where both are for the same host.

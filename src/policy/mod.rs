@@ -21,7 +21,7 @@ pub use change::{
     Relabelled, Share, Shares, Side, Steps, Takers, Why, fractions,
 };
 pub use connections::Connections;
-pub use lookup::Target;
+pub use lookup::{HostAsWritten, Hosts, Target};
 pub use names::thing;
 pub use parameters::{Factor, Percentage};
 pub use redefinition::{Redefinition, Selection, Shift, Use};

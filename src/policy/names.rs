@@ -48,8 +48,8 @@ const CANARY: [&str; 2] = ["canary", "preview"];
 /// nothing.
 pub(super) fn role(name: &str) -> Option<Role> {
     let says = |words: &[&str]| {
-        let parts = name.split(['-', '_', '.']);
-        parts.into_iter().any(|part| words.iter().any(|word| part.eq_ignore_ascii_case(word)))
+        let mut parts = name.as_bytes().split(|byte| matches!(byte, b'-' | b'_' | b'.'));
+        parts.any(|part| words.iter().any(|word| part.eq_ignore_ascii_case(word.as_bytes())))
     };
     match (says(&STABLE), says(&CANARY)) {
         (true, false) => Some(Role::Stable),
@@ -97,6 +97,9 @@ pub(super) fn version(name: &str) -> Option<Version<'_>> {
             Some(numbers) => (numbers, true),
             None => (rest, false),
         };
+        if !numbers.starts_with(|first: char| first.is_ascii_digit()) {
+            continue;
+        }
         let stem = name[..start].trim_end_matches(['-', '_']);
         let version = Version { stem, numbers };
         let count = version.numbers().count();

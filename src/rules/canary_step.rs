@@ -1,7 +1,7 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::istio::{Arrival, FieldPath, Protocol, Reach, Reading, VirtualService};
+use crate::istio::{Arrival, FieldPath, Protocol, Reach, VirtualService};
 use crate::policy::words::{list, number, percent};
 use crate::policy::{
     Action, Base, Case, Change, Class, Flow, Movement, Reference, Report, Rule, Share, Side, Stage,
@@ -225,7 +225,7 @@ fn without_hidden(case: &Case<'_>, protocol: Protocol) -> String {
     let hidden = |object: &VirtualService| {
         let routes = object.spec.routes(protocol);
         let arrival = Arrival::anywhere(&object.spec, &case.review.namespace).of_protocol(protocol);
-        let reach = Reach::of(routes, protocol, &arrival, Reading::Strict);
+        let reach = Reach::of(routes, protocol, &arrival);
         let is_refused = |index: &usize| {
             reach.hidden_by(*index).is_some_and(|by| {
                 by.is_plain && routes[by.route].targets() != routes[*index].targets()

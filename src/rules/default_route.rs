@@ -178,13 +178,6 @@ fn without_rest<'a>(alternatives: impl Iterator<Item = &'a RouteMatch>) -> Optio
 
 /// Whether it takes every request of the clients it is for.
 fn takes_everything(alternative: &RouteMatch) -> bool {
-    let of_requests = RouteMatch {
-        port: None,
-        source_labels: BTreeMap::new(),
-        source_namespace: String::new(),
-        gateways: Vec::new(),
-        ..alternative.clone()
-    };
-    let condition = Condition::of(&of_requests, &Arrival::at("mesh", ""), Reading::Usual);
-    condition.is_some_and(|condition| condition.is_catch_all())
+    let condition = Condition::of(alternative, &Arrival::at("mesh", ""), Reading::Usual);
+    condition.is_some_and(|condition| condition.is_of_proxy())
 }

@@ -112,15 +112,22 @@ fn missing_host(
     report: &mut Report<'_>,
 ) {
     let Some(written) = carried.written.map(|own| own.destination.host.as_str()) else { return };
-    let may_refuse = carried.rises && !is_harmless(carried);
-    if !report.has_room(if may_refuse { Gravity::Full } else { carried.gravity }) {
+    let is_wild = written.starts_with('*');
+    let wrong = case.meant(written, carried.namespace()).filter(|_| !is_wild);
+    let may_be_elsewhere = case.world.mesh().is_multi_cluster && !is_wild;
+    let gravity = match &wrong {
+        // Wrong is not absent: neither a first install nor a dry run makes this name resolve.
+        Some(_) if carried.rises && !is_harmless(carried) => Gravity::Full,
+        Some(_) => carried.gravity,
+        None if may_be_elsewhere => Gravity::WarnOnly,
+        None => case.if_absent(carried.gravity),
+    };
+    if !report.has_room(gravity) {
         return;
     }
     let path = carried.destination_path("host");
     let share = carried.said();
-    if let Some((short, full)) =
-        meant(case, written, carried.namespace()).filter(|_| !written.starts_with('*'))
-    {
+    if let Some((short, full)) = wrong {
         let why = if written.chars().any(|character| character.is_ascii_uppercase()) {
             "Istio compares host names with their case"
         } else if written.ends_with('.') {
@@ -132,12 +139,9 @@ fn missing_host(
             "{share} would get 503: {written:?} never resolves; {why}\n  Passes: {full}{short}{}",
             carried.there()
         );
-        // Wrong is not absent: neither a first install nor a dry run makes this name resolve.
-        let gravity = if may_refuse { Gravity::Full } else { carried.gravity };
         report.lookup(gravity, path, message, carried.rests_on().into_iter().collect());
         return;
     }
-    let is_wild = written.starts_with('*');
     let service = destination.host.service(&case.world.mesh().domain).filter(|_| !is_wild);
     let (what, next) = match service {
         None if is_wild => (
@@ -155,11 +159,8 @@ fn missing_host(
             (format!("no Service and no ServiceEntry is called {written}"), next)
         }
     };
-    let may_be_elsewhere = case.world.mesh().is_multi_cluster && !is_wild;
     let elsewhere = if may_be_elsewhere { " here; another cluster may have it" } else { "" };
     let message = format!("{share} would get 503: {what}{elsewhere}\n  {next}");
-    let gravity =
-        if may_be_elsewhere { Gravity::WarnOnly } else { case.if_absent(carried.gravity) };
     let mut rests_on = case.rests_on_host(&destination.host);
     rests_on.extend(carried.rests_on());
     report.lookup(gravity, path, message, rests_on);
@@ -199,30 +200,6 @@ fn absent_service(case: &Case<'_>, name: &str, namespace: &str, there: &str) -> 
         format!("Passes: Service {name} in namespace {namespace} first, then this.")
     };
     (what, next)
-}
-
-/// A Service that `written` was meant to name and does not: what to write, with the short form where there is one.
-fn meant(case: &Case<'_>, written: &str, own: &str) -> Option<(String, String)> {
-    let domain = &case.world.mesh().domain;
-    let plain = written.trim_end_matches('.').to_lowercase();
-    let known = |name: &str, namespace: &str| {
-        case.world.service(namespace, name).map(|service| {
-            let full = format!("{name}.{namespace}.svc.{domain}");
-            let short =
-                if namespace == own { format!(", or {}", service.name) } else { String::new() };
-            (short, full)
-        })
-    };
-    let found = match plain.split('.').collect::<Vec<_>>().as_slice() {
-        [name] => known(name, own),
-        [name, namespace] | [name, namespace, "svc"] => known(name, namespace),
-        _ => {
-            let host = Host::resolve(&plain, own, domain);
-            let (name, namespace) = host.service(domain)?;
-            known(name, namespace)
-        }
-    };
-    found.filter(|(_, full)| full != written)
 }
 
 /// A destination whose host is there.

@@ -1,5 +1,6 @@
 use std::collections::BTreeSet;
 
+use hashbrown::HashMap;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -8,7 +9,9 @@ use crate::istio::{
     delegate::merge, full_gateway,
 };
 use crate::policy::words::{are, counted, list};
-use crate::policy::{Action, Case, Clients, Gravity, Report, Rule, Stage, fractions};
+use crate::policy::{
+    Action, Case, Clients, Gravity, HostAsWritten, Hosts, Report, Rule, Stage, fractions,
+};
 use crate::world::{Client, HostKind, Kind, MESH, NoDelegate};
 
 /// What is written is in force.
@@ -451,25 +454,31 @@ fn check_mesh_callers(case: &Case<'_>, report: &mut Report<'_>) {
     let Some(gateway) = spec.gateways.iter().find(|gateway| *gateway != "mesh") else { return };
     let mesh = Client::in_namespace(&case.review.namespace);
     let mut seen: BTreeSet<Host> = BTreeSet::new();
+    let mut hosts = Hosts::of(case);
+    // The Services that no VirtualService routes for the mesh.
+    let mut plain = HashMap::new();
     for protocol in Protocol::ALL {
         for (index, route) in spec.routes(protocol).iter().enumerate() {
             let shares = route.route.iter().zip(fractions(route)).filter(|(_, share)| *share > 0.0);
             let carrying = shares.map(|(written, _)| &written.destination).collect::<Vec<_>>();
             let Some(first) = carrying.first() else { continue };
-            let host = case.resolve(&first.host);
-            let subsets = carrying.iter().filter(|to| case.resolve(&to.host) == host);
-            let subsets = subsets.map(|to| to.subset.as_str()).collect::<BTreeSet<_>>();
-            if subsets.len() < 2
-                || !matches!(case.world.host(&host), Some(HostKind::Service(_)))
-                || !case.world.routing().virtual_services(&host, &mesh).is_empty()
-            {
+            let HostAsWritten { host, kind, .. } = hosts.get(&first.host).clone();
+            let is_plain = plain.entry(host.clone()).or_insert_with(|| {
+                matches!(kind, Some(HostKind::Service(_)))
+                    && case.world.routing().virtual_services(&host, &mesh).is_empty()
+            });
+            if !*is_plain || seen.contains(&host) {
                 continue;
             }
-            let ready =
-                carrying.iter().filter(|to| case.resolve(&to.host) == host).filter_map(|to| {
-                    let ready = case.target(to).ready().filter(|&ready| ready > 0)?;
-                    Some(format!("{} of {}", counted(ready, "pod"), to.name()))
-                });
+            let mut own = carrying.clone();
+            own.retain(|to| hosts.get(&to.host).host == host);
+            if own.iter().all(|to| to.subset == own[0].subset) {
+                continue;
+            }
+            let ready = own.into_iter().filter_map(|to| {
+                let ready = hosts.target(to).ready().filter(|&ready| ready > 0)?;
+                Some(format!("{} of {}", counted(ready, "pod"), to.name()))
+            });
             let ready = ready.collect::<Vec<_>>();
             if ready.len() < 2 || !seen.insert(host) {
                 continue;
@@ -481,13 +490,8 @@ fn check_mesh_callers(case: &Case<'_>, report: &mut Report<'_>) {
                 first.host
             );
             let key = format!("mesh callers {:?}", route.targets());
-            report.advice(
-                Gravity::WarnOnly,
-                protocol.path(index).field("route"),
-                message,
-                key,
-                0.0,
-            );
+            let path = protocol.path(index).field("route");
+            report.advice(Gravity::WarnOnly, path, message, key, 0.0);
         }
     }
 }

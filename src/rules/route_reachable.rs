@@ -4,9 +4,7 @@ use hashbrown::{HashMap, HashSet};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::istio::{
-    Arrival, Condition, HiddenBy, Host, Protocol, Reach, Reading, Route, RouteDestination,
-};
+use crate::istio::{Arrival, Condition, HiddenBy, Host, Protocol, Reach, Route, RouteDestination};
 use crate::policy::words::percent;
 use crate::policy::{Action, Case, Report, Rule, Stage, fractions};
 
@@ -70,8 +68,7 @@ fn check_list(
     let spec = &case.object.spec;
     let routes = spec.routes(protocol);
     let arrival = Arrival::anywhere(spec, &case.review.namespace).of_protocol(protocol);
-    let strict = Reach::of(routes, protocol, &arrival, Reading::Strict);
-    let usual = strict.otherwise(routes, protocol, &arrival, Reading::Usual);
+    let (strict, usual) = Reach::readings(routes, protocol, &arrival);
     let mut targets = Targets { case, routes, known: HashMap::new() };
     for (index, route) in routes.iter().enumerate() {
         if strict.of_route[index].is_empty() {

@@ -5,10 +5,10 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::istio::{
-    Arrival, Condition, ConsistentHash, Destination, PolicyInForce, Protocol, Reading, Route,
+    Arrival, Condition, ConsistentHash, Destination, PolicyInForce, Protocol, Route,
 };
 use crate::policy::words::list;
-use crate::policy::{Action, Case, Gravity, Report, Rule, Stage, fractions};
+use crate::policy::{Action, Case, Gravity, Hosts, Report, Rule, Stage, fractions};
 use crate::world::{EffectiveRule, Kind};
 
 /// A split keeps nobody on one version, whatever the DestinationRule hashes.
@@ -51,20 +51,26 @@ impl Rule for SessionAffinity {
         let arrival = Arrival::anywhere(&case.object.spec, &case.review.namespace);
         // The destinations that routes in front send opted-in clients to.
         let mut kept: HashSet<(&str, &str)> = HashSet::new();
-        let mut hashing = Hashing { case, of_hosts: HashMap::new() };
+        let mut hosts = Hosts::of(case);
+        // The hosts for which a DestinationRule says how traffic is treated.
+        let mut treated = HashMap::new();
         for (index, route) in routes.iter().enumerate() {
             let carrying = carrying(route);
             let is_split = carrying.iter().any(|to| name(to) != name(carrying[0]));
             let is_kept = !kept.is_empty() && carrying.iter().any(|to| kept.contains(&name(to)));
-            let own = route.r#match.iter();
-            let mut own = own.filter_map(|own| Condition::of(own, &arrival, Reading::Usual));
-            if own.any(|condition| condition.is_targeted()) {
+            if Condition::has_targeted(route, &arrival) {
                 kept.extend(carrying.iter().map(|to| name(to)));
             }
             if !is_split || is_kept {
                 continue;
             }
-            let found = carrying.iter().find_map(|to| hashing.of(to));
+            let found = carrying.iter().find_map(|to| {
+                let own = hosts.get(&to.host);
+                let rule = own.rule?;
+                let is_treated =
+                    treated.entry(to.host.as_str()).or_insert_with(|| rule.has_policy());
+                is_treated.then(|| hashed(rule, rule.policy(&to.subset, case.port(to)))).flatten()
+            });
             let Some((by, rule)) = found else { continue };
             let versions = carrying.iter().map(|to| to.name().to_owned()).collect::<BTreeSet<_>>();
             let versions = list(&versions.into_iter().collect::<Vec<_>>());
@@ -93,26 +99,7 @@ fn name(to: &Destination) -> (&str, &str) {
     (&to.host, &to.subset)
 }
 
-/// Who hashes for which destination.
-struct Hashing<'a> {
-    case: &'a Case<'a>,
-    /// The DestinationRules of a host as written, where any of them has a traffic policy.
-    of_hosts: HashMap<&'a str, Option<EffectiveRule<'a>>>,
-}
-
-impl<'a> Hashing<'a> {
-    /// What requests to a destination are hashed by, and the DestinationRule that says so.
-    fn of(&mut self, to: &'a Destination) -> Option<(String, String)> {
-        let case = self.case;
-        let look_up = || {
-            let rule = case.destination_rule(&case.resolve(&to.host));
-            rule.filter(|rule| rule.has_policy())
-        };
-        let rule = (*self.of_hosts.entry(to.host.as_str()).or_insert_with(look_up))?;
-        hashed(rule, rule.policy(&to.subset, case.port(to)))
-    }
-}
-
+/// What requests to a destination are hashed by, and the DestinationRule that says so.
 fn hashed(rule: EffectiveRule<'_>, policy: PolicyInForce<'_>) -> Option<(String, String)> {
     let by = match policy.load_balancer?.consistent_hash.as_ref()? {
         ConsistentHash { http_cookie: Some(cookie), .. } => format!("the cookie {}", cookie.name),

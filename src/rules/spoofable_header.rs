@@ -1,5 +1,6 @@
 use std::collections::BTreeSet;
 
+use hashbrown::HashMap;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -38,17 +39,22 @@ impl Rule for SpoofableHeader {
         let spec = &case.object.spec;
         let Some(gateway) = spec.gateways.iter().find(|gateway| *gateway != "mesh") else { return };
         let arrival = Arrival::anywhere(spec, &case.review.namespace);
+        if !spec.http.iter().any(|route| Condition::has_targeted(route, &arrival)) {
+            return;
+        }
+        let mut hosts = HashMap::new();
         let is_public = |route: &&Route| {
             let conditions = Condition::alternatives(route, &arrival, Reading::Usual);
             conditions.iter().any(|condition| !condition.is_targeted())
         };
-        let public = spec.http.iter().filter(is_public).flat_map(|route| places(case, route));
+        let public =
+            spec.http.iter().filter(is_public).flat_map(|route| places(case, route, &mut hosts));
         let public = public.collect::<BTreeSet<_>>();
         // A version may be a subset of the same host or a Service of its own.
         let domain = &case.world.mesh().domain;
         let things = public.iter().map(|(host, _)| thing(host, domain)).collect::<BTreeSet<_>>();
         for (index, route) in spec.http.iter().enumerate() {
-            let hidden = places(case, route).into_iter().filter(|place| {
+            let hidden = places(case, route, &mut hosts).into_iter().filter(|place| {
                 !public.contains(place) && things.contains(&thing(&place.0, domain))
             });
             let hidden = hidden.collect::<Vec<_>>();
@@ -90,9 +96,16 @@ fn opened_by(alternative: &RouteMatch, arrival: &Arrival<'_>) -> Option<String> 
 }
 
 /// Where a route sends requests: host and subset.
-fn places<'a>(case: &Case<'_>, route: &'a Route) -> Vec<(Host, &'a str)> {
+fn places<'a>(
+    case: &Case<'_>,
+    route: &'a Route,
+    hosts: &mut HashMap<&'a str, Host>,
+) -> Vec<(Host, &'a str)> {
     let shares = route.route.iter().zip(fractions(route)).filter(|(_, share)| *share > 0.0);
-    let place = |to: &'a crate::istio::Destination| (case.resolve(&to.host), to.subset.as_str());
+    let mut place = |to: &'a crate::istio::Destination| {
+        let host = hosts.entry(to.host.as_str()).or_insert_with(|| case.resolve(&to.host));
+        (host.clone(), to.subset.as_str())
+    };
     shares.map(|(written, _)| place(&written.destination)).collect()
 }
 

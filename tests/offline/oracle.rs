@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use sluicegate::istio::{
     Arrival, Condition, ConditionIndex, Protocol, Reading, RouteMatch, VirtualServiceSpec,
 };
-use sluicegate::policy::{Change, Operation, Policies, PolicySpec, Review, evaluate};
+use sluicegate::policy::{Change, Clients, Operation, Policies, PolicySpec, Review, evaluate};
 use sluicegate::rules;
 use sluicegate::world::{Kind, Mesh, World};
 
@@ -328,7 +328,8 @@ proptest! {
         let (old, new) = (spec(&old), spec(&new));
         let world = World::blank(Mesh::default());
         let review = review(&old, &new);
-        let change = Change::of(&review, &PolicySpec::default(), &world, false).expect("two objects");
+        let users = [Clients::of(review.object().expect("an object"), &review.namespace, &world)];
+        let change = Change::of(&review, &users, &PolicySpec::default(), &world, false).expect("two objects");
         prop_assert!(!change.is_partial);
         for request in requests() {
             let (was, is) = (first_route(&old, &request), first_route(&new, &request));
@@ -347,7 +348,7 @@ proptest! {
                 let Some(side) = side else { continue };
                 let (counts, total) = counts(spec, side.route);
                 for (subset, count) in counts {
-                    let own = side.shares.carrying().filter(|share| change.destinations.get(share.destination).subset == subset);
+                    let own = side.shares.carrying().filter(|share| change.destinations.get(share.destination).subset.as_ref() == subset);
                     let share = own.map(|share| share.fraction).sum::<f64>();
                     let wanted = if total == 0 { 0.0 } else { count as f64 / total as f64 };
                     prop_assert!((share - wanted).abs() < 1e-9, "{subset} {share} {wanted} in {spec}");

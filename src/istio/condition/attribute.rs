@@ -110,16 +110,21 @@ impl Test {
         use Test::{Exact, FoldedExact, FoldedPrefix, Prefix};
         let is_folded = |test: &Self| matches!(test, FoldedExact(_) | FoldedPrefix(_));
         let folds = is_folded(self) || is_folded(other);
-        let text = |text: &str| if folds { text.to_ascii_lowercase() } else { text.to_owned() };
+        let is_equal = |a: &[u8], b: &[u8]| if folds { a.eq_ignore_ascii_case(b) } else { a == b };
+        let starts = |text: &str, with: &str| {
+            let start = text.as_bytes().get(..with.len());
+            start.is_some_and(|start| is_equal(start, with.as_bytes()))
+        };
         match (self, other) {
-            (Exact(a) | FoldedExact(a), Exact(b) | FoldedExact(b)) => text(a) != text(b),
+            (Exact(a) | FoldedExact(a), Exact(b) | FoldedExact(b)) => {
+                !is_equal(a.as_bytes(), b.as_bytes())
+            }
             (Prefix(prefix) | FoldedPrefix(prefix), Exact(value) | FoldedExact(value))
             | (Exact(value) | FoldedExact(value), Prefix(prefix) | FoldedPrefix(prefix)) => {
-                !text(value).starts_with(&text(prefix))
+                !starts(value, prefix)
             }
             (Prefix(a) | FoldedPrefix(a), Prefix(b) | FoldedPrefix(b)) => {
-                let (a, b) = (text(a), text(b));
-                !a.starts_with(&b) && !b.starts_with(&a)
+                !starts(a, b) && !starts(b, a)
             }
             _ => false,
         }

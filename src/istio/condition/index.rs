@@ -85,6 +85,9 @@ impl ConditionIndex {
     /// The first condition that takes every request under `condition`, and its place.
     pub fn first_covering(&self, condition: &Condition) -> Option<(usize, &Condition)> {
         let mut best = self.catch_all;
+        if let Some(first) = best.filter(|&first| first == 0) {
+            return Some((self.entries[first].place, &self.entries[first].condition));
+        }
         if let Some(&equal) = self.equal.get(condition) {
             best = Some(best.map_or(equal, |best| best.min(equal)));
         }

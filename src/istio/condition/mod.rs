@@ -170,9 +170,53 @@ impl Condition {
         route.r#match.iter().filter_map(read).collect()
     }
 
+    /// The alternatives of a route as clients are and as Istio is.
+    pub fn readings(route: &Route, arrival: &Arrival<'_>) -> (Vec<Self>, Vec<Self>) {
+        if route.r#match.is_empty() {
+            let all = Self::alternatives(route, arrival, Reading::Strict);
+            return (all.clone(), all);
+        }
+        let read = route.r#match.iter().map(|own| Self::both(own, arrival));
+        let (usual, strict): (Vec<_>, Vec<_>) = read.unzip();
+        (usual.into_iter().flatten().collect(), strict.into_iter().flatten().collect())
+    }
+
     /// The normal form of one alternative; `None` where no request that arrives there can satisfy it.
     pub fn of(alternative: &RouteMatch, arrival: &Arrival<'_>, reading: Reading) -> Option<Self> {
+        Self::normal(Self::parts(alternative, arrival, reading)?.0)
+    }
+
+    /// Whether only clients that opted in meet one of the alternatives: see [`Self::is_targeted`].
+    pub fn has_targeted(route: &Route, arrival: &Arrival<'_>) -> bool {
+        // Only what these say is an opt-in.
+        let may_be = |own: &&RouteMatch| {
+            !own.headers.is_empty() || !own.query_params.is_empty() || !own.source_labels.is_empty()
+        };
+        let mut own = route.r#match.iter().filter(may_be);
+        own.any(|own| Self::of(own, arrival, Reading::Usual).is_some_and(|own| own.is_targeted()))
+    }
+
+    /// The same in either reading, the usual one first.
+    pub fn both(alternative: &RouteMatch, arrival: &Arrival<'_>) -> (Option<Self>, Option<Self>) {
+        let Some((parts, is_strict)) = Self::parts(alternative, arrival, Reading::Usual) else {
+            return (None, None);
+        };
+        let usual = Self::normal(parts);
+        let strict = match is_strict {
+            true => usual.clone(),
+            false => Self::of(alternative, arrival, Reading::Strict),
+        };
+        (usual, strict)
+    }
+
+    /// The parts of one alternative, and whether they are those of the strict reading; `None` where no reading finds any request.
+    fn parts(
+        alternative: &RouteMatch,
+        arrival: &Arrival<'_>,
+        reading: Reading,
+    ) -> Option<(Vec<(Attribute, Test)>, bool)> {
         let mut parts = Vec::new();
+        let mut is_strict = true;
         if let Some(uri) = &alternative.uri {
             let test = Test::of_path(uri, alternative.ignore_uri_case);
             let takes_any = match reading {
@@ -181,6 +225,8 @@ impl Condition {
             };
             if !takes_any {
                 parts.push((Attribute::Uri, test));
+            } else if !test.ends_the_list() {
+                is_strict = false;
             }
         }
         let is_sent_by_all = |attribute: &Attribute| match attribute {
@@ -193,6 +239,8 @@ impl Condition {
             let is_trivial = test.takes_any_usual_value() && is_sent_by_all(&attribute);
             if reading == Reading::Strict || !is_trivial {
                 parts.push((attribute, test));
+            } else {
+                is_strict = false;
             }
         };
         for (attribute, value) in [
@@ -226,7 +274,7 @@ impl Condition {
         }
         connection::add_source(&mut parts, alternative, arrival)?;
         connection::add_connection(&mut parts, alternative, arrival)?;
-        Self::normal(parts)
+        Some((parts, is_strict))
     }
 
     /// Whether it takes every request.
@@ -246,6 +294,11 @@ impl Condition {
             Attribute::SourceLabel(_) => true,
             _ => false,
         })
+    }
+
+    /// Whether it asks for nothing but what istiod decides for each proxy, so that it takes every request of those it is for.
+    pub fn is_of_proxy(&self) -> bool {
+        self.parts.iter().all(|(attribute, _)| attribute.is_of_proxy())
     }
 
     /// What it says of the client's proxy: the port, the gateway, labels and namespace. istiod leaves a route out of the list
@@ -326,9 +379,15 @@ impl Condition {
             let keep = (0..parts.len()).filter(|&at| !is_implied(at)).collect::<Vec<_>>();
             parts = keep.into_iter().map(|at| parts[at].clone()).collect();
         }
+        // One test of an attribute contradicts no other one, but for what must not be in a header, and for a list of nothing.
+        let is_plain = |(attribute, test): &(Attribute, Test)| {
+            !matches!(attribute, Attribute::WithoutHeader(_)) && !matches!(test, Test::AnyOf(_))
+        };
+        let is_possible = is_single && parts.iter().all(is_plain);
         let own = Self { parts: parts.into() };
+        let mut parts = own.parts.iter();
         let is_possible =
-            !own.parts.iter().any(|(attribute, test)| own.contradicts(attribute, test));
+            is_possible || !parts.any(|(attribute, test)| own.contradicts(attribute, test));
         is_possible.then_some(own)
     }
 

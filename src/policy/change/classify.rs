@@ -107,8 +107,10 @@ pub(super) fn movements(
 /// A destination that selects a whole host reaches subsets that no route names; they are compared, too.
 fn add_hidden_subsets(flows: &[&mut Flow], destinations: &mut Destinations, context: &Context<'_>) {
     let lists = kin::distinct(flows.iter().map(|flow| &**flow));
-    let is_whole =
-        |at: &usize| destinations.get(*at).labels.as_ref().is_some_and(|labels| labels.is_empty());
+    let is_whole = |at: &usize| {
+        let own = destinations.get(*at);
+        own.is_known && own.labels.as_ref().is_some_and(|labels| labels.is_empty())
+    };
     let whole = lists.into_iter().flat_map(Shares::destinations);
     let whole = whole.filter(is_whole).collect::<BTreeSet<_>>();
     for at in whole {

@@ -311,10 +311,7 @@ fn alternatives(route: &Route, arrival: &Arrival<'_>) -> Vec<(Condition, bool)> 
     }
     let mut all = Vec::new();
     for alternative in &route.r#match {
-        let read = |reading| Condition::of(alternative, arrival, reading);
-        let (Some(usual), Some(strict)) = (read(Reading::Usual), read(Reading::Strict)) else {
-            continue;
-        };
+        let (Some(usual), Some(strict)) = Condition::both(alternative, arrival) else { continue };
         let ends = strict.is_catch_all();
         all.push((usual, ends));
         if ends {

@@ -71,15 +71,12 @@ impl<'a> Takers<'a> {
     pub fn asked(&mut self, carried: &Carried<'a>) -> &[Arc<Asked>] {
         let root = carried.flow.after.as_ref().filter(|after| after.is_delegated);
         let taken = (carried.route(), carried.flow.gone, root.map(|after| after.route));
-        let all = match self.last.take() {
-            Some((known, all)) if known == taken => all,
-            last => {
-                let all = self.look_up(carried).into_iter().map(Arc::new).collect();
-                self.group += usize::from(last.is_none_or(|(_, known)| known != all));
-                all
-            }
-        };
-        &self.last.insert((taken, all)).1
+        if self.last.as_ref().is_none_or(|(known, _)| *known != taken) {
+            let all = self.look_up(carried).into_iter().map(Arc::new).collect();
+            self.group += usize::from(self.last.as_ref().is_none_or(|(_, known)| *known != all));
+            self.last = Some((taken, all));
+        }
+        self.last.as_ref().map_or(&[], |(_, all)| all)
     }
 
     /// A number for those who were asked for last: equal where it stays the same clients from one route to the next, so that what
