@@ -7,12 +7,17 @@ use std::collections::BTreeMap;
 use std::hint::black_box;
 
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use mimalloc::MiMalloc;
 use serde_json::{Value, json};
 use sluicegate::cluster;
 use sluicegate::istio::{Host, VirtualService, Written};
 use sluicegate::policy::{Operation, Policies, Review, evaluate};
 use sluicegate::rules;
 use sluicegate::world::{EndpointSlice, Kind, Mesh, Object, Pod, Service, SliceEndpoint, World};
+
+/// That of the binary.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 const REVIEWS: &str = include_str!("../tests/cases/worlds/reviews.yaml");
 
@@ -104,13 +109,12 @@ fn judge(c: &mut Criterion) {
     group.finish();
 }
 
-/// A VirtualService of `count` destinations, `together` of them in each route; `shift` turns their weights.
-fn spread(count: usize, together: usize, shift: usize) -> String {
+/// A VirtualService of `count` destinations of one Service, `together` of them in each route; `shift` turns their weights. A
+/// destination is one of the two `defined` subsets, or one of its own that nobody defines.
+fn spread(count: usize, together: usize, shift: usize, defined: bool) -> String {
     let entry = |at: usize| {
-        json!({
-            "destination": {"host": "reviews", "subset": format!("s{at}")},
-            "weight": 1 + (at + shift) % 7,
-        })
+        let subset = if defined { format!("v{}", at % 2 + 1) } else { format!("s{at}") };
+        json!({"destination": {"host": "reviews", "subset": subset}, "weight": 1 + (at + shift) % 7})
     };
     let route = |first: usize| {
         json!({
@@ -128,7 +132,7 @@ fn spread(count: usize, together: usize, shift: usize) -> String {
     .to_string()
 }
 
-/// Every share changes, and no DestinationRule defines any of the subsets: each destination costs a finding.
+/// Every share changes, and where no DestinationRule defines the subsets each destination costs a finding.
 fn judge_destinations(c: &mut Criterion) {
     let documents = cluster::parse("reviews", REVIEWS).expect("the world of the cases");
     let world = cluster::world(Mesh::default(), &documents, "shop");
@@ -137,12 +141,38 @@ fn judge_destinations(c: &mut Criterion) {
     group.sample_size(10);
     for count in [100, 1_000, 10_000, 100_000] {
         for (name, together) in [("in-one-route", count), ("spread", 10)] {
-            let review = review(&spread(count, together, 0), &spread(count, together, 1));
+            let (old, new) = (spread(count, together, 0, false), spread(count, together, 1, false));
+            let review = review(&old, &new);
             group.throughput(Throughput::Elements(count as u64));
             group.bench_function(BenchmarkId::new(name, count), |b| {
                 b.iter(|| evaluate(policies.in_force(&review, &world), black_box(&review), &world));
             });
         }
+    }
+    group.finish();
+}
+
+/// The largest objects from their text to the verdict: what has to be done within 250 ms.
+fn answer(c: &mut Criterion) {
+    let documents = cluster::parse("reviews", REVIEWS).expect("the world of the cases");
+    let world = cluster::world(Mesh::default(), &documents, "shop");
+    let policies = Policies::new(Vec::new(), rules::ALL);
+    let mut group = c.benchmark_group("answer");
+    group.sample_size(10);
+    let of = |together, defined| [0, 1].map(|shift| spread(100_000, together, shift, defined));
+    for (name, [old, new]) in [
+        ("10000-routes", [object(10_000, 5), object(10_000, 10)]),
+        ("100000-defined-in-one-route", of(100_000, true)),
+        ("100000-defined-spread", of(10, true)),
+        ("100000-undefined-in-one-route", of(100_000, false)),
+        ("100000-undefined-spread", of(10, false)),
+    ] {
+        group.bench_function(name, |b| {
+            b.iter(|| {
+                let review = review(black_box(&old), black_box(&new));
+                evaluate(policies.in_force(&review, &world), &review, &world)
+            });
+        });
     }
     group.finish();
 }
@@ -232,5 +262,5 @@ fn index(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, parse, judge, judge_destinations, index);
+criterion_group!(benches, parse, judge, judge_destinations, answer, index);
 criterion_main!(benches);

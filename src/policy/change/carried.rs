@@ -127,8 +127,9 @@ impl<'a> Case<'a> {
     /// Works out [`Self::carried`], once for all rules.
     pub(in crate::policy) fn find_carried(&self) -> Vec<Carried<'a>> {
         let Some(change) = self.change else { return Vec::new() };
-        // Each entry of a route that carries has its place behind the one where the route begins.
-        let mut found: Vec<Option<Carried<'a>>> = Vec::new();
+        let mut found: Vec<Carried<'a>> = Vec::new();
+        // Where in it each entry of a route stands, behind the place where the route begins.
+        let mut places: Vec<Option<usize>> = Vec::new();
         let mut begins = HashMap::new();
         let mut serving = HashMap::new();
         let mut host_serves = |host: &'a Host| {
@@ -141,8 +142,8 @@ impl<'a> Case<'a> {
             let Some((place, namespace, entries)) = self.written(flow, after) else { continue };
             let route = (place, flow.protocol, after.written_at);
             let begin = *begins.entry(route).or_insert_with(|| {
-                let begin = found.len();
-                found.resize(begin + entries.len().max(1), None); // plain routing writes no entry
+                let begin = places.len();
+                places.resize(begin + entries.len().max(1), None); // plain routing writes no entry
                 begin
             });
             for share in after.shares.iter().filter(|share| share.fraction > NOTHING) {
@@ -168,13 +169,16 @@ impl<'a> Case<'a> {
                     (gravity == Gravity::Full, rises)
                         > (known.gravity == Gravity::Full, known.rises)
                 };
-                let known = &mut found[begin + share.entry];
-                if known.as_ref().is_none_or(worse) {
-                    *known = Some(own);
+                match &mut places[begin + share.entry] {
+                    Some(known) if worse(&found[*known]) => found[*known] = own,
+                    Some(_) => {}
+                    unknown => {
+                        *unknown = Some(found.len());
+                        found.push(own);
+                    }
                 }
             }
         }
-        let mut found = found.into_iter().flatten().collect::<Vec<_>>();
         found.sort_by_key(|own| own.at);
         found
     }

@@ -42,7 +42,8 @@ pub struct Destination {
     pub host_number: usize,
     /// The namespace of the host's Service.
     namespace: Option<Arc<str>>,
-    age: Age,
+    /// Where anything is known of it.
+    age: Option<Box<Age>>,
 }
 
 impl Destination {
@@ -68,7 +69,7 @@ impl Destination {
 
     /// Whether its workload is younger than `moment`; `false` where that is not known.
     pub(super) fn is_younger_than(&self, moment: Option<istio::Timestamp>) -> bool {
-        self.age.workload.zip(moment).is_some_and(|(created, moment)| created > moment)
+        self.age().workload.zip(moment).is_some_and(|(created, moment)| created > moment)
     }
 
     /// Compares how long this and `other` have been around: roles first, then the creation of the workloads, then the order of
@@ -86,8 +87,9 @@ impl Destination {
         let of = |a: Option<istio::Timestamp>, b: Option<istio::Timestamp>| {
             a.zip(b).map(|(a, b)| a.cmp(&b))
         };
-        let workload = of(self.age.workload, other.age.workload).filter(|order| order.is_ne());
-        let revision = of(self.age.revision, other.age.revision).filter(|order| order.is_ne());
+        let (own, theirs) = (self.age(), other.age());
+        let workload = of(own.workload, theirs.workload).filter(|order| order.is_ne());
+        let revision = of(own.revision, theirs.revision).filter(|order| order.is_ne());
         match (workload, revision) {
             (Some(a), Some(b)) if a == b => Some(a),
             // A restart makes an old workload's ReplicaSet young, a new version does the same: the two cannot be told apart.
@@ -96,8 +98,12 @@ impl Destination {
             // Of two Services the one that was there first may have lost its workload since.
             (None, None) => self
                 .compare_versions(other)
-                .or_else(|| of(self.age.service, other.age.service).filter(|order| order.is_ne())),
+                .or_else(|| of(own.service, theirs.service).filter(|order| order.is_ne())),
         }
+    }
+
+    fn age(&self) -> Age {
+        self.age.as_deref().copied().unwrap_or_default()
     }
 
     /// Compares the versions that the names say; `Less` is the earlier one.
@@ -188,6 +194,11 @@ impl OfHost {
 }
 
 impl Destinations {
+    /// None yet, with room for so many.
+    pub(super) fn with_room(count: usize) -> Self {
+        Self { all: Vec::with_capacity(count), ..Self::default() }
+    }
+
     /// The number of the destination that `written` names, in an object of `namespace`.
     pub(super) fn add(
         &mut self,
@@ -325,8 +336,8 @@ impl Destinations {
         };
         let role = has_roles.then(by_policy).flatten().or_else(|| names::role(&subset));
         let age = match &labels {
-            Some(labels) if !is_blind => world.age(&own.host, labels),
-            _ => Age::default(),
+            Some(labels) if !is_blind => Some(Box::new(world.age(&own.host, labels))),
+            _ => None,
         };
         let may_look = !is_blind && !world.is_blank();
         self.all.push(Destination {

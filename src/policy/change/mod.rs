@@ -202,7 +202,8 @@ impl Change {
         let context = Context::new(world, &policy.roles, &clients, &review.namespace, is_blind);
         let routings = Routings::of(written, world);
         let mut is_partial = false;
-        let mut destinations = Destinations::default();
+        let lists = [written.old, written.new].into_iter().flatten().map(entries);
+        let mut destinations = Destinations::with_room(lists.max().unwrap_or_default());
         let (mut flows, mut elsewhere) = (Vec::new(), Vec::new());
         for protocol in Protocol::ALL.into_iter().filter(|own| has_list(*own, written)) {
             let audiences = base::audiences(protocol, written, &routings, world, is_blind);
@@ -316,6 +317,12 @@ impl Change {
 fn has_list(protocol: Protocol, written: Written<'_>) -> bool {
     let mut own = [written.old, written.new].into_iter().flatten();
     own.any(|object| !object.spec.routes(protocol).is_empty())
+}
+
+/// How many destinations an object writes in its routes, counted as often as they stand there.
+fn entries(object: &VirtualService) -> usize {
+    let routes = Protocol::ALL.into_iter().flat_map(|own| object.spec.routes(own));
+    routes.map(|route| route.route.len()).sum()
 }
 
 /// When the present split was written.
