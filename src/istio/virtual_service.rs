@@ -1,8 +1,10 @@
 //! VirtualServices: routes, matches and destinations, as written.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::hash::BuildHasher;
 use std::time::Duration;
 
+use foldhash::quality::FixedState;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
@@ -315,6 +317,13 @@ impl Route {
         let mut targets = own.map(|to| (to.host.as_str(), to.subset.as_str())).collect::<Vec<_>>();
         targets.sort_unstable();
         targets
+    }
+
+    /// A number that is the same where [`Self::targets`] are, in whichever order they are written, and hardly ever elsewhere.
+    pub fn target_hash(&self) -> u64 {
+        let hash = |to: &Destination| FixedState::default().hash_one((&to.host, &to.subset));
+        let own = self.route.iter().map(|written| hash(&written.destination));
+        own.fold(0, u64::wrapping_add)
     }
 
     /// Whether it is a route for any of these ports.

@@ -74,7 +74,7 @@ impl Rule for WeightSum {
                     continue;
                 }
                 let path = protocol.path(index).field("route");
-                let key = (protocol.field(), route.targets());
+                let key = (protocol.field(), route.target_hash());
                 report.violation(
                     path,
                     || message(case, (protocol, index), total, wanted),

@@ -167,6 +167,8 @@ pub struct Change {
     pub clients: Vec<Client>,
     /// Whether there was too much to compare all of it: then only what the routes themselves say was, or the greatest shares.
     pub is_partial: bool,
+    /// See [`steps::served`].
+    served: Vec<((Protocol, usize), usize)>,
 }
 
 impl Change {
@@ -238,7 +240,8 @@ impl Change {
         let mut all = flows.iter_mut().chain(&mut elsewhere).collect::<Vec<_>>();
         is_partial |= classify::movements(&mut all, &mut destinations, &context, since);
         drop(context);
-        Some(Self { destinations, flows, elsewhere, clients, is_partial })
+        let served = steps::served(&flows);
+        Some(Self { destinations, flows, elsewhere, clients, is_partial, served })
     }
 
     /// Whether any request ends up somewhere else than before.

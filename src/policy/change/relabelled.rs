@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::clients::users;
 use super::destinations::{Context, Destinations};
+use super::steps;
 use super::{Base, Change, Flow, Share, Shares, Side, classify, fractions};
 use crate::istio::{Destination, Host, Protocol, VirtualService};
 use crate::policy::settings::Roles;
@@ -128,7 +129,8 @@ pub(in crate::policy) fn relabelled(
     let mut all = flows.iter_mut().collect::<Vec<_>>();
     let is_partial = classify::movements(&mut all, &mut destinations, &context, since);
     drop(context);
-    Change { destinations, flows, elsewhere: Vec::new(), clients, is_partial }
+    let served = steps::served(&flows);
+    Change { destinations, flows, elsewhere: Vec::new(), clients, is_partial, served }
 }
 
 /// An entry of a route.

@@ -97,12 +97,23 @@ impl Change {
     }
 
     /// The requests that a route of the object serves from now on.
-    pub fn flows_of(&self, (protocol, route): (Protocol, usize)) -> impl Iterator<Item = &Flow> {
-        self.flows.iter().filter(move |flow| {
-            let serves = |after: &Side| after.is_own && after.route == route;
-            flow.protocol == protocol && flow.after.as_ref().is_some_and(serves)
-        })
+    pub fn flows_of(&self, at: (Protocol, usize)) -> impl Iterator<Item = &Flow> {
+        let from = self.served.partition_point(|(own, _)| *own < at);
+        let own = self.served[from..].iter().take_while(move |(own, _)| *own == at);
+        own.map(|(_, flow)| &self.flows[*flow])
     }
+}
+
+/// Which of the flows each route of the object serves, sorted: protocol and route, and the place of the flow.
+pub(super) fn served(flows: &[Flow]) -> Vec<((Protocol, usize), usize)> {
+    let own = |flow: &Flow| {
+        let after = flow.after.as_ref().filter(|after| after.is_own)?;
+        Some((flow.protocol, after.route))
+    };
+    let all = flows.iter().enumerate().filter_map(|(at, flow)| Some((own(flow)?, at)));
+    let mut all = all.collect::<Vec<_>>();
+    all.sort_unstable();
+    all
 }
 
 impl Flow {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use hashbrown::HashMap;
 
 use super::clients::{names_clients, users};
-use super::{Asked, Carried, Clients, Destination, Why};
+use super::{Asked, Carried, Clients, Destination, Flow, Why};
 use crate::istio::delegate::merged_match;
 use crate::istio::{Host, Protocol, Route, RouteMatch};
 use crate::policy::rule::Case;
@@ -22,6 +22,8 @@ pub struct Takers<'a> {
     others: HashMap<&'a str, Vec<Clients<'a>>>,
     /// The last answer: the entries of a route are asked about one after the other.
     last: Option<(Taken<'a>, Vec<Arc<Asked>>)>,
+    /// Which requests and which route it was for.
+    at: Option<(&'a Flow, (Option<&'a str>, Protocol, usize))>,
     /// See [`Self::group`].
     group: usize,
     /// What everybody who is asked about uses for a host.
@@ -56,6 +58,7 @@ impl<'a> Takers<'a> {
             former: None,
             others: HashMap::new(),
             last: None,
+            at: None,
             group: 0,
             rules: HashMap::new(),
             in_force: None,
@@ -69,6 +72,11 @@ impl<'a> Takers<'a> {
 
     /// Those who can take the route in which `carried` stands.
     pub fn asked(&mut self, carried: &Carried<'a>) -> &[Arc<Asked>] {
+        let at = (carried.flow, carried.route());
+        if self.at.is_some_and(|known| std::ptr::eq(known.0, at.0) && known.1 == at.1) {
+            return self.last.as_ref().map_or(&[], |(_, all)| all);
+        }
+        self.at = Some(at);
         let root = carried.flow.after.as_ref().filter(|after| after.is_delegated);
         let taken = (carried.route(), carried.flow.gone, root.map(|after| after.route));
         if self.last.as_ref().is_none_or(|(known, _)| *known != taken) {
