@@ -23,7 +23,7 @@ pub struct Takers<'a> {
     /// The last answer: the entries of a route are asked about one after the other.
     last: Option<(Taken<'a>, Vec<Arc<Asked>>)>,
     /// Which requests and which route it was for.
-    at: Option<(&'a Flow, (Option<&'a str>, Protocol, usize))>,
+    at: Option<(&'a Flow, RouteAt<'a>)>,
     /// See [`Self::group`].
     group: usize,
     /// What everybody who is asked about uses for a host.
@@ -37,7 +37,10 @@ pub struct Takers<'a> {
 type InForce<'a> = Vec<Vec<Option<EffectiveRule<'a>>>>;
 
 /// What the takers of an entry depend on: the route, the field that gave it up, and the route that hands on to it.
-type Taken<'a> = ((Option<&'a str>, Protocol, usize), Option<&'static str>, Option<usize>);
+type Taken<'a> = (RouteAt<'a>, Option<&'static str>, Option<usize>);
+
+/// A route as [`Carried::route`] says where it stands.
+type RouteAt<'a> = (Option<&'a str>, Protocol, usize);
 
 /// What is missing, so that requests are answered with 503.
 #[derive(Debug, Clone, PartialEq, Eq)]
