@@ -1,9 +1,7 @@
 //! What is different about TCP and TLS: what counts of a match where, and that the most specific route takes a connection.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet};
-
-use hashbrown::HashSet;
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use super::attribute::{Test, range_length};
 use super::{Arrival, Attribute, Condition, Reading};

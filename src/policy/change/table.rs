@@ -2,9 +2,9 @@
 
 use std::borrow::Cow;
 use std::cmp::Reverse;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 
-use hashbrown::{HashMap, HashSet};
+use hashbrown::HashMap;
 
 use super::Base;
 use super::destinations::{Context, Destinations};
