@@ -153,6 +153,35 @@ fn the_same_mistake_in_a_thousand_places_is_told_once_and_counted() {
     assert_eq!(told.iter().map(|finding| more_of(&finding.message)).sum::<usize>(), 936);
 }
 
+/// Also where it only earns a warning, because nobody's requests are at stake.
+#[test]
+fn a_thousand_hosts_that_nobody_has_are_told_once_and_counted() {
+    let routes = |host: &str| {
+        let route = |index| {
+            json!({
+                "match": [{"uri": {"prefix": format!("/path-{index}/")}}],
+                "route": [{"destination": {"host": format!("{host}-{index}")}}],
+            })
+        };
+        json!({"hosts": ["shop.example.com"], "http": (0..1000).map(route).collect::<Vec<_>>()})
+    };
+    let served = spec(vec![json!({"route": [destination("v1", 100)]})]);
+    let others = |action| if action == Action::Warn { Action::Deny } else { Action::Warn };
+    for (old, action) in [(routes("former"), Action::Warn), (served, Action::Deny)] {
+        let mut new = routes("nobody");
+        new["hosts"] = old["hosts"].clone();
+        let verdict = judge(&old, &new);
+        let of = |action| {
+            let own = verdict.of_action(action).filter(|own| own.rule == "destination-exists");
+            own.collect::<Vec<_>>()
+        };
+        let told = of(action);
+        assert_eq!((told.len(), of(others(action)).len()), (64, 0), "{action:?}");
+        let counted = told.iter().map(|own| 1 + more_of(&own.message)).sum::<usize>();
+        assert_eq!(counted, 1000, "{action:?}");
+    }
+}
+
 /// Of what the text says, too; and where the stored object had some of it, what is new is what is refused.
 #[test]
 fn the_same_slip_in_a_thousand_routes_is_told_once_and_counted() {
