@@ -3,6 +3,7 @@
 pub mod certs;
 pub mod cli;
 pub mod cluster;
+pub mod delivery;
 pub mod istio;
 pub mod policy;
 pub mod rules;

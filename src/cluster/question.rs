@@ -40,6 +40,8 @@ pub(super) fn plan(references: &[Reference], world: &World) -> Vec<Question> {
             | Reference::VirtualServices { namespace }
             | Reference::Sidecars { namespace }
             | Reference::Gateways { namespace }
+            | Reference::Canaries { namespace }
+            | Reference::Rollouts { namespace }
                 if !is_label(namespace) => {}
             Reference::Service { name: service, .. } | Reference::Endpoints { service, .. }
                 if !is_label(service) => {}
@@ -60,6 +62,12 @@ pub(super) fn plan(references: &[Reference], world: &World) -> Vec<Question> {
             }
             Reference::Gateways { namespace } => {
                 written.entry(Kind::Gateway).or_default().insert(namespace);
+            }
+            Reference::Canaries { namespace } => {
+                written.entry(Kind::Canary).or_default().insert(namespace);
+            }
+            Reference::Rollouts { namespace } => {
+                written.entry(Kind::Rollout).or_default().insert(namespace);
             }
             Reference::ServiceEntries => entries = true,
             Reference::Namespaces => labels = true,

@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use super::repair;
 use super::resources::kind_of;
+use crate::delivery::{Canary, Rollout};
 use crate::istio::{
     DestinationRule, Gateway, PortProtocol, ServiceEntry, Sidecar, Timestamp, UseWaypoint,
     VirtualService, Waypoint, WorkloadEntry,
@@ -74,6 +75,8 @@ fn of_kind(kind: Kind, source: Source<'_>) -> Option<Object> {
         Kind::Deployment | Kind::ReplicaSet | Kind::StatefulSet | Kind::DaemonSet => {
             Object::Workload(source.read::<RawWorkload>().into_workload(kind))
         }
+        Kind::Canary => Object::Canary(Box::new(source.read::<Canary>())),
+        Kind::Rollout => Object::Rollout(Box::new(source.read::<Rollout>())),
     };
     (!name(&object).1.is_empty()).then_some(object)
 }
@@ -94,6 +97,8 @@ pub(super) fn name(object: &Object) -> (&str, &str) {
         Object::Node(object) => ("", &object.name),
         Object::Namespace(object) => ("", &object.name),
         Object::Workload(object) => (&object.namespace, &object.name),
+        Object::Canary(object) => (&object.metadata.namespace, &object.metadata.name),
+        Object::Rollout(object) => (&object.metadata.namespace, &object.metadata.name),
     }
 }
 

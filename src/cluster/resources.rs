@@ -60,6 +60,20 @@ pub const RESOURCES: [Resource; Kind::ALL.len()] = [
     built_in(Kind::ReplicaSet, "apps", "replicasets"),
     built_in(Kind::StatefulSet, "apps", "statefulsets"),
     built_in(Kind::DaemonSet, "apps", "daemonsets"),
+    Resource {
+        kind: Kind::Canary,
+        group: "flagger.app",
+        versions: &["v1beta1"],
+        plural: "canaries",
+        is_custom: true,
+    },
+    Resource {
+        kind: Kind::Rollout,
+        group: "argoproj.io",
+        versions: &["v1alpha1"],
+        plural: "rollouts",
+        is_custom: true,
+    },
 ];
 
 /// Where the API server serves `kind`.

@@ -26,7 +26,7 @@ impl<'de> Deserialize<'de> for Timestamp {
 }
 
 /// The parts of `metav1.ObjectMeta` that a verdict reads.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Metadata {
     /// `metadata.name`.
@@ -47,12 +47,30 @@ pub struct Metadata {
     /// Set as soon as the object is being deleted and only finalizers keep it.
     #[serde(deserialize_with = "lenient_time")]
     pub deletion_timestamp: Option<Timestamp>,
+    /// What it belongs to.
+    #[serde(deserialize_with = "null_as_default")]
+    pub owner_references: Vec<OwnerReference>,
     /// Who wrote which fields, and when.
     #[serde(deserialize_with = "null_as_default")]
     managed_fields: Vec<ManagedFields>,
 }
 
-#[derive(Debug, Clone, Default, Deserialize)]
+/// An entry of `metadata.ownerReferences`.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct OwnerReference {
+    /// The owner's API group and version.
+    #[serde(deserialize_with = "null_as_default")]
+    pub api_version: String,
+    /// The owner's kind.
+    #[serde(deserialize_with = "null_as_default")]
+    pub kind: String,
+    /// The owner's name, in the object's own namespace.
+    #[serde(deserialize_with = "null_as_default")]
+    pub name: String,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(default)]
 pub(super) struct Annotations {
     /// Set to `true`, a WorkloadEntry is unhealthy until its condition says otherwise.
@@ -60,7 +78,7 @@ pub(super) struct Annotations {
     pub(super) has_health_checks: String,
 }
 
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 struct ManagedFields {
     #[serde(deserialize_with = "lenient_time")]
@@ -72,7 +90,7 @@ struct ManagedFields {
 }
 
 /// Whether a manager owns anything below `spec`; what exactly it owns is skipped while parsing.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(default)]
 struct OwnedFields {
     #[serde(rename = "f:spec")]

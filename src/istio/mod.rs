@@ -30,12 +30,14 @@ pub use http_policy::{
     CorsPolicy, Fault, FaultAbort, FaultDelay, Mirror, Mirrored, Percent, RegexRewrite, Retries,
     Rewrite,
 };
-pub use metadata::{Metadata, Timestamp};
+pub use metadata::{Metadata, OwnerReference, Timestamp};
 pub use path::FieldPath;
 pub use port::PortProtocol;
 pub use re2::{Re2Error, Re2Problem, check_re2};
 pub use reach::{HiddenBy, Reach};
 pub use read::{Judged, ShapeError, Written};
+pub(crate) use shape::null_as_default;
+
 pub use service_entry::{Location, Resolution, ServiceEntry, ServiceEntryPort, ServiceEntrySpec};
 pub use sidecar::{EgressHosts, EgressListener, EgressPort, Sidecar, SidecarSpec};
 pub use traffic_policy::{

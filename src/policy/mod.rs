@@ -7,6 +7,7 @@ mod change;
 mod connections;
 mod lookup;
 mod names;
+mod ownership;
 mod parameters;
 mod redefinition;
 mod review;
@@ -22,13 +23,14 @@ pub use change::{
 };
 pub use connections::Connections;
 pub use lookup::{HostAsWritten, Hosts, Target};
-pub use names::thing;
+pub use names::{Role, thing};
+pub use ownership::Ownership;
 pub use parameters::{Factor, Percentage};
 pub use redefinition::{Redefinition, Selection, Shift, Use};
 pub use review::{Operation, Review, Write};
 pub use rule::{Case, Definition, Entry, Gravity, Message, Report, Rule, Stage};
 pub use settings::{
-    DryRun, Mode, Policies, Policy, PolicyError, PolicyMatch, PolicySpec, Roles, Step,
+    Controllers, DryRun, Mode, Policies, Policy, PolicyError, PolicyMatch, PolicySpec, Roles, Step,
 };
 pub use verdict::{Action, Basis, Finding, Reference, Verdict};
 
@@ -40,7 +42,7 @@ use crate::istio::{DestinationRule, VirtualService};
 use crate::world::{Kind, World};
 
 /// The kinds that tell what a destination is and who is stable, whichever rules are in force.
-const EVIDENCE: [Kind; 13] = [
+const EVIDENCE: [Kind; 15] = [
     Kind::VirtualService,
     Kind::DestinationRule,
     Kind::ServiceEntry,
@@ -54,6 +56,8 @@ const EVIDENCE: [Kind; 13] = [
     Kind::ReplicaSet,
     Kind::StatefulSet,
     Kind::DaemonSet,
+    Kind::Canary,
+    Kind::Rollout,
 ];
 
 /// Judges one write; the first step that applies decides.
@@ -80,10 +84,11 @@ fn decide(policy: &Policy, review: &Review, world: &World) -> Verdict {
     }
     let is_read = world.is_discovered(&review.namespace) != Some(false);
     let across = review.across_revisions(&world.mesh().revision).filter(|_| is_read);
+    let drivers = Ownership::rests_on(review, &policy.spec().controllers, world);
     let Some((seen, why)) = across else {
-        return confirming(decide_write(policy, review, world), world);
+        return confirming(decide_write(policy, review, world), &drivers, world);
     };
-    let mut verdict = confirming(decide_write(policy, &seen, world), world);
+    let mut verdict = confirming(decide_write(policy, &seen, world), &drivers, world);
     for finding in &mut verdict.findings {
         // What would pass stays the last line.
         let end_of_first = finding.message.find('\n').unwrap_or(finding.message.len());
@@ -92,14 +97,16 @@ fn decide(policy: &Policy, review: &Review, world: &World) -> Verdict {
     verdict
 }
 
-/// Where labels decide what istiod reads, they are read again, too, before anybody is refused.
-fn confirming(mut verdict: Verdict, world: &World) -> Verdict {
-    let is_broken = verdict.basis == Basis::Broken;
-    if is_broken || world.is_blank() || world.mesh().discovery_selectors.is_empty() {
+/// Where labels decide what istiod reads, they are read again, too, before anybody is refused; and `drivers`, before a controller
+/// is refused what may be its own.
+fn confirming(mut verdict: Verdict, drivers: &[Reference], world: &World) -> Verdict {
+    if verdict.basis == Basis::Broken || world.is_blank() {
         return verdict;
     }
+    let has_selectors = !world.mesh().discovery_selectors.is_empty();
+    let namespaces = has_selectors.then_some(Reference::Namespaces);
     for finding in &mut verdict.findings {
-        finding.rests_on.push(Reference::Namespaces);
+        finding.rests_on.extend(drivers.iter().cloned().chain(namespaces.clone()));
     }
     verdict
 }
@@ -149,7 +156,7 @@ fn decide_unread(policy: &Policy, review: &Review, world: &World) -> Verdict {
         return Verdict::allow(Basis::Unread);
     }
     if let Some(new) = review.object() {
-        let judge = Judge { policy, review, world, users: &[] };
+        let judge = Judge { policy, review, world, users: &[], ownership: None };
         let findings = judge.text(new, None, Stage::Broken);
         if findings.iter().any(|finding| finding.action == Action::Deny) {
             return Verdict::of(Basis::Broken, findings);
@@ -166,7 +173,8 @@ fn decide_unread(policy: &Policy, review: &Review, world: &World) -> Verdict {
 /// A VirtualService that is to be stored.
 fn decide_routes(policy: &Policy, review: &Review, new: &VirtualService, world: &World) -> Verdict {
     let users = change::users(new, &review.namespace, world);
-    let judge = Judge { policy, review, world, users: &users };
+    let ownership = Ownership::of(review, &policy.spec().controllers, world);
+    let judge = Judge { policy, review, world, users: &users, ownership };
     let mut findings = judge.text(new, None, Stage::Broken);
     if findings.iter().any(|finding| finding.action == Action::Deny) {
         findings.extend(judge.text(new, None, Stage::Text));
@@ -182,10 +190,19 @@ fn decide_routes(policy: &Policy, review: &Review, new: &VirtualService, world: 
         findings.extend(judge.traffic(new, &change, Stage::Load));
     }
     if !change.moves() {
+        if ownership.is_some_and(|ownership| ownership.is_own) {
+            findings.iter_mut().for_each(|own| own.action = own.action.max(Action::Warn));
+        }
         return Verdict::of(Basis::Text, findings);
     }
     let harmless = change.is_harmless();
-    if is_blind && !harmless {
+    let is_known = |kind| world.knows(kind);
+    let is_drivers = match ownership {
+        Some(ownership) => ownership.is_own,
+        // What it belongs to is written in the stored object; that it is there is not known yet.
+        None => !is_known(Kind::Canary) && Ownership::is_flaggers(review, policy.spec()),
+    };
+    if is_blind && !harmless && !is_drivers {
         return Verdict::undecided(missing);
     }
     if !is_blind {
@@ -194,14 +211,16 @@ fn decide_routes(policy: &Policy, review: &Review, new: &VirtualService, world: 
             findings.extend(judge.traffic(new, &change, Stage::Presence));
         }
     }
-    if harmless {
+    if harmless || is_drivers {
         for finding in &mut findings {
             finding.action = finding.action.max(Action::Warn);
         }
-        return Verdict::of(
-            if change.is_evacuation() { Basis::Evacuation } else { Basis::Lowering },
-            findings,
-        );
+        let basis = match harmless {
+            false => Basis::Driver,
+            true if change.is_evacuation() => Basis::Evacuation,
+            true => Basis::Lowering,
+        };
+        return Verdict::of(basis, findings);
     }
     Verdict::of(Basis::Rules, findings)
 }
@@ -225,9 +244,11 @@ fn decide_removal(policy: &Policy, review: &Review, world: &World) -> Verdict {
             .any(|rule| rule.entry.stage == Stage::Presence && rule.action == Action::Deny);
         return if waits { Verdict::undecided(missing) } else { Verdict::allow(Basis::Blind) };
     }
-    let judge = Judge { policy, review, world, users: &users };
+    let ownership = Ownership::of(review, &policy.spec().controllers, world);
+    let judge = Judge { policy, review, world, users: &users, ownership };
     let mut findings = judge.traffic(old, &change, Stage::Presence);
-    if !change.moves() || change.is_harmless() {
+    let is_drivers = ownership.is_some_and(|ownership| ownership.is_own);
+    if !change.moves() || change.is_harmless() || is_drivers {
         for finding in &mut findings {
             finding.action = finding.action.max(Action::Warn);
         }
@@ -269,7 +290,13 @@ fn decide_definition(
             &mut Report::new(rule.entry.id, rule.action, Tells::First, &mut found),
         );
     }
-    let findings = found.into_iter().map(|reported| reported.finding).collect();
+    let findings = found.into_iter().map(|reported| reported.finding);
+    let mut findings = findings.collect::<Vec<_>>();
+    let ownership = Ownership::of(review, &policy.spec().controllers, world);
+    if ownership.is_some_and(|ownership| ownership.is_own) {
+        findings.iter_mut().for_each(|own| own.action = own.action.max(Action::Warn));
+        return Verdict::of(Basis::Driver, findings);
+    }
     Verdict::of(Basis::Rules, findings)
 }
 
@@ -296,6 +323,7 @@ struct Judge<'a> {
     world: &'a World,
     /// Those who use the object that is judged.
     users: &'a [Clients<'a>],
+    ownership: Option<Ownership<'a>>,
 }
 
 impl Judge<'_> {
@@ -339,8 +367,8 @@ impl Judge<'_> {
     }
 
     fn case<'b>(&'b self, object: &'b VirtualService, change: Option<&'b Change>) -> Case<'b> {
-        let Self { review, policy, world, users } = *self;
-        Case { review, object, change, clients: users, carried: &[], world, policy }
+        let Self { review, policy, world, users, ownership } = *self;
+        Case { review, object, change, clients: users, ownership, carried: &[], world, policy }
     }
 
     fn ask(&self, case: &Case<'_>, stage: Stage, tells: Tells<'_>) -> Vec<Reported> {

@@ -73,7 +73,7 @@ pub(super) fn policy_role(roles: &Roles, names: &[&str]) -> Option<Role> {
 }
 
 /// A name against a pattern with `*` at either end.
-fn fits(pattern: &str, name: &str) -> bool {
+pub(super) fn fits(pattern: &str, name: &str) -> bool {
     match (pattern.strip_prefix('*'), pattern.strip_suffix('*')) {
         (Some(_), Some(_)) if pattern.len() >= 2 => name.contains(&pattern[1..pattern.len() - 1]),
         (Some(suffix), _) => name.ends_with(suffix),

@@ -8,6 +8,7 @@ use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 
 use super::change::{Carried, Change, Clients};
+use super::ownership::Ownership;
 use super::redefinition::Redefinition;
 use super::review::Review;
 use super::settings::Policy;
@@ -69,6 +70,8 @@ pub struct Case<'a> {
     pub change: Option<&'a Change>,
     /// Those who use the object: where it is a delegate, one group for each of its roots.
     pub clients: &'a [Clients<'a>],
+    /// The delivery controller that writes the object; `None` where nobody is known to.
+    pub ownership: Option<Ownership<'a>>,
     /// See [`Self::carried`].
     pub(super) carried: &'a [Carried<'a>],
     /// What the cluster holds.

@@ -27,6 +27,8 @@ pub struct PolicySpec {
     pub step: Step,
     /// Which destinations are stable and which are canaries, where their names do not say it.
     pub roles: Roles,
+    /// The accounts of delivery controllers.
+    pub controllers: Controllers,
     /// Per rule id: `action` and the rule's own parameters.
     pub rules: BTreeMap<String, serde_json::Value>,
     /// How dry runs are judged.
@@ -104,6 +106,27 @@ pub struct Roles {
     pub stable: Vec<String>,
     /// What is being rolled out.
     pub canary: Vec<String>,
+}
+
+/// The accounts by which delivery controllers write; a `*` at either end stands for anything. An account alone earns nothing: a
+/// Canary or a Rollout must name what is written, too.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default, deny_unknown_fields)]
+pub struct Controllers {
+    /// Flagger's; that of its manifests and of its chart in the usual namespaces, unless given.
+    pub flagger: Vec<String>,
+    /// Those of Argo Rollouts; that of its manifests, unless given.
+    pub argo_rollouts: Vec<String>,
+}
+
+impl Default for Controllers {
+    fn default() -> Self {
+        let account = |name: &str| format!("system:serviceaccount:{name}");
+        Self {
+            flagger: vec![account("istio-system:flagger"), account("flagger-system:flagger")],
+            argo_rollouts: vec![account("argo-rollouts:argo-rollouts")],
+        }
+    }
 }
 
 /// How dry runs are judged.

@@ -82,6 +82,16 @@ pub enum Reference {
         /// The namespace.
         namespace: String,
     },
+    /// All Canaries of a namespace.
+    Canaries {
+        /// The namespace.
+        namespace: String,
+    },
+    /// All Rollouts of a namespace.
+    Rollouts {
+        /// The namespace.
+        namespace: String,
+    },
     /// All ServiceEntries.
     ServiceEntries,
     /// The labels of all Namespaces: what is in those that istiod leaves out does not exist for it.
@@ -131,6 +141,8 @@ pub enum Basis {
     Lowering,
     /// The side that serves is dead, the receiving side is alive.
     Evacuation,
+    /// Written by the delivery controller that drives the object: what would be refused is a warning.
+    Driver,
     /// No share moves: only the text was judged.
     Text,
     /// istiod does not read the namespace: nothing moves.
@@ -150,6 +162,7 @@ impl Basis {
             Self::Broken => "broken",
             Self::Lowering => "lowering",
             Self::Evacuation => "evacuation",
+            Self::Driver => "driver",
             Self::Text => "text",
             Self::Unread => "unread",
             Self::Rules => "rules",

@@ -25,9 +25,9 @@ use crate::world::HostKind;
 /// take; a new route to something that is no version of what served the requests; a rise of which nobody can say whether it
 /// is a rollback.
 ///
-/// Which side is stable: the policy's `roles`; names that say so (primary, stable, canary, preview); then how long the
-/// workloads and their ReplicaSets have been there, the order of versions (v1 before v2), the age of two Services of which one
-/// lost its workload, and who carried more.
+/// Which side is stable: the policy's `roles`; the Rollout or the Canary that drives the VirtualService; names that say so
+/// (primary, stable, canary, preview); then how long the workloads and their ReplicaSets have been there, the order of versions
+/// (v1 before v2), the age of two Services of which one lost its workload, and who carried more.
 ///
 /// Why: a canary shows its faults to those who meet it; in small steps these are few, and there is time to look.
 ///

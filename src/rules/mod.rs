@@ -6,6 +6,7 @@ mod default_route;
 mod destination_exists;
 mod fault_injection;
 mod host_conflict;
+mod managed_weights;
 mod mirror_target;
 mod namespace_read;
 mod retry_budget;
@@ -27,6 +28,7 @@ pub static ALL: &[Entry] = &[
     Entry::of::<structure::Structure>(),
     Entry::of::<weight_sum::WeightSum>(),
     Entry::of::<canary_step::CanaryStep>(),
+    Entry::of::<managed_weights::ManagedWeights>(),
     Entry::of::<subset_defined::SubsetDefined>(),
     Entry::of::<subset_ready::SubsetReady>(),
     Entry::of::<subset_in_use::SubsetInUse>(),

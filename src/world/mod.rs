@@ -5,6 +5,7 @@
 
 mod client;
 mod delegates;
+mod deliveries;
 mod destination_rules;
 mod discovery;
 mod endpoints;
@@ -33,6 +34,7 @@ use std::net::IpAddr;
 
 pub use client::{ANY_NAMESPACE, Client};
 pub use delegates::NoDelegate;
+pub use deliveries::Driver;
 pub use destination_rules::{ChangedRules, Rules};
 pub use endpoints::{EndpointGroup, Endpoints, GroupId, LabelledCount};
 pub use listeners::Listener;
@@ -46,6 +48,7 @@ pub use virtual_services::MESH;
 pub use waypoints::INJECTED;
 pub use workloads::{Age, Workload};
 
+use crate::delivery::{Canary, Rollout};
 use crate::istio::{
     DestinationRule, Gateway, ServiceEntry, Sidecar, Timestamp, VirtualService, Waypoint,
     WorkloadEntry,
@@ -86,11 +89,15 @@ pub enum Kind {
     StatefulSet,
     /// `apps` DaemonSet: age and template labels.
     DaemonSet,
+    /// `flagger.app` Canary: what Flagger drives.
+    Canary,
+    /// `argoproj.io` Rollout: what Argo Rollouts drives.
+    Rollout,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 18] = [
         Self::VirtualService,
         Self::DestinationRule,
         Self::ServiceEntry,
@@ -107,6 +114,8 @@ impl Kind {
         Self::ReplicaSet,
         Self::StatefulSet,
         Self::DaemonSet,
+        Self::Canary,
+        Self::Rollout,
     ];
 
     /// What messages and metrics call it: as `kind:` spells it, but for a waypoint, which calls itself a Gateway, too.
@@ -128,6 +137,8 @@ impl Kind {
             Self::ReplicaSet => "ReplicaSet",
             Self::StatefulSet => "StatefulSet",
             Self::DaemonSet => "DaemonSet",
+            Self::Canary => "Canary",
+            Self::Rollout => "Rollout",
         }
     }
 }
@@ -161,6 +172,10 @@ pub enum Object {
     Namespace(Namespace),
     /// See [`Workload`]; its kind is one of the four of `apps`.
     Workload(Workload),
+    /// See [`Canary`].
+    Canary(Box<Canary>),
+    /// See [`Rollout`].
+    Rollout(Box<Rollout>),
 }
 
 /// The parts of a Pod that a verdict reads; whether it is a ready endpoint of a Service, the EndpointSlices say.
@@ -239,6 +254,7 @@ pub struct World {
     labels: labels::LabelSets,
     pods: pods::Pods,
     workloads: workloads::Workloads,
+    deliveries: deliveries::Deliveries,
     unread: discovery::Unread,
 }
 
@@ -334,6 +350,8 @@ impl World {
                 }
             }
             Object::Workload(object) => self.workloads.apply(object, &mut self.labels),
+            Object::Canary(object) => self.deliveries.apply_canary(*object),
+            Object::Rollout(object) => self.deliveries.apply_rollout(*object),
         }
     }
 
@@ -371,6 +389,8 @@ impl World {
             Kind::Deployment | Kind::ReplicaSet | Kind::StatefulSet | Kind::DaemonSet => {
                 self.workloads.delete(kind, namespace, name, &mut self.labels);
             }
+            Kind::Canary => self.deliveries.delete_canary(namespace, name),
+            Kind::Rollout => self.deliveries.delete_rollout(namespace, name),
         }
     }
 
@@ -395,6 +415,8 @@ impl World {
             Kind::Deployment | Kind::ReplicaSet | Kind::StatefulSet | Kind::DaemonSet => {
                 self.workloads.names(kind)
             }
+            Kind::Canary => self.deliveries.canary_names(),
+            Kind::Rollout => self.deliveries.rollout_names(),
         });
         names
     }

@@ -8,10 +8,11 @@ use sluicegate::policy::Action;
 use sluicegate::{cluster, rules};
 
 /// Rooms in the order in which they may be entered: a room may use those in front of it.
-const ROOMS: [&str; 8] = ["istio", "world", "policy", "rules", "certs", "cluster", "server", "cli"];
+const ROOMS: [&str; 9] =
+    ["istio", "delivery", "world", "policy", "rules", "certs", "cluster", "server", "cli"];
 
 /// Rooms that do not wait, look at a clock, read files or talk to anybody.
-const PURE: [&str; 4] = ["istio", "world", "policy", "rules"];
+const PURE: [&str; 5] = ["istio", "delivery", "world", "policy", "rules"];
 
 /// Pairs that stand side by side and must not know each other, although the order would allow it.
 const STRANGERS: [(&str, &str); 3] =

@@ -4,6 +4,7 @@
 mod bounded;
 mod check;
 mod connections;
+mod controllers;
 mod delegates;
 mod destination_rules;
 mod discovery;

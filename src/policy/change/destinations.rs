@@ -10,6 +10,7 @@ use hashbrown::HashMap;
 
 use crate::istio::{self, Host, Location, Subset};
 use crate::policy::names::{self, Role, Version};
+use crate::policy::ownership::Parts;
 use crate::policy::settings::Roles;
 use crate::world::{Age, Client, EffectiveRule, Endpoints, HostKind, World};
 
@@ -334,7 +335,9 @@ impl Destinations {
             let label = label(&own.short, &subset);
             names::policy_role(roles, &[&subset, &own.name, own.host.as_str(), &label])
         };
-        let role = has_roles.then(by_policy).flatten().or_else(|| names::role(&subset));
+        let role = has_roles.then(by_policy).flatten();
+        let role = role.or_else(|| context.parts.role(&own.host, &subset));
+        let role = role.or_else(|| names::role(&subset));
         let age = match &labels {
             Some(labels) if !is_blind => Some(Box::new(world.age(&own.host, labels))),
             _ => None,
@@ -425,6 +428,8 @@ impl Destinations {
 pub(super) struct Context<'a> {
     pub(super) world: &'a World,
     pub(super) roles: &'a Roles,
+    /// The parts that a Canary or a Rollout gives.
+    parts: Parts,
     /// The clients that are asked about.
     pub(super) clients: &'a [Client],
     /// The namespace of the object under review, in which names are said short.
@@ -438,12 +443,12 @@ pub(super) struct Context<'a> {
 impl<'a> Context<'a> {
     pub(super) fn new(
         world: &'a World,
-        roles: &'a Roles,
+        (roles, parts): (&'a Roles, Parts),
         clients: &'a [Client],
         namespace: &'a str,
         is_blind: bool,
     ) -> Self {
-        Self { world, roles, clients, namespace, is_blind, rules: RefCell::default() }
+        Self { world, roles, parts, clients, namespace, is_blind, rules: RefCell::default() }
     }
 
     /// What the first client that knows it finds under this name.

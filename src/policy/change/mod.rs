@@ -35,6 +35,7 @@ pub(super) use relabelled::relabelled;
 use self::base::{Routings, Written};
 use self::destinations::Context;
 use self::table::{Question, RouteTable};
+use super::ownership::Parts;
 use super::review::Review;
 use super::settings::PolicySpec;
 use crate::istio::{Condition, FieldPath, Host, Protocol, Timestamp, VirtualService};
@@ -201,7 +202,12 @@ impl Change {
             let former = former.into_iter().filter(|own| !clients.contains(own));
             clients.extend(former.collect::<Vec<_>>());
         }
-        let context = Context::new(world, &policy.roles, &clients, &review.namespace, is_blind);
+        let own = [written.old, written.new].into_iter().flatten();
+        let driver =
+            world.driver_of_weights(written.namespace, written.name, own.map(|own| &own.metadata));
+        let parts = Parts::of(driver, &world.mesh().domain);
+        let context =
+            Context::new(world, (&policy.roles, parts), &clients, &review.namespace, is_blind);
         let routings = Routings::of(written, world);
         let mut is_partial = false;
         let lists = [written.old, written.new].into_iter().flatten().map(entries);

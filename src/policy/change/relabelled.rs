@@ -7,6 +7,7 @@ use super::destinations::{Context, Destinations};
 use super::steps;
 use super::{Base, Change, Flow, Share, Shares, Side, classify, fractions};
 use crate::istio::{Destination, Host, Protocol, VirtualService};
+use crate::policy::ownership::Parts;
 use crate::policy::settings::Roles;
 use crate::policy::words::label_map;
 use crate::world::{Client, Rules, World};
@@ -38,7 +39,7 @@ pub(in crate::policy) fn relabelled(
 ) -> Change {
     let namespace = object.metadata.namespace.as_str();
     let clients = vec![client.clone()];
-    let context = Context::new(world, roles, &clients, namespace, false);
+    let context = Context::new(world, (roles, Parts::default()), &clients, namespace, false);
     let mut destinations = Destinations::default();
     let domain = &world.mesh().domain;
     // What keeps its labels first: those names do count.

@@ -1,0 +1,138 @@
+//! Canaries and Rollouts, and what they drive.
+
+use std::collections::BTreeSet;
+
+use super::World;
+use super::table::Table;
+use crate::delivery::{Canary, Rollout};
+use crate::istio::Metadata;
+
+/// Who drives an object.
+#[derive(Debug, Clone, Copy)]
+pub enum Driver<'a> {
+    /// Flagger, for this Canary.
+    Flagger(&'a Canary),
+    /// Argo Rollouts, for this Rollout.
+    ArgoRollouts(&'a Rollout),
+}
+
+/// Canaries and Rollouts, and which of them names what.
+#[derive(Debug, Default)]
+pub(super) struct Deliveries {
+    canaries: Table<Canary>,
+    rollouts: Table<Rollout>,
+    /// By the name of the VirtualService that Flagger makes: the Canaries of its namespace.
+    apexes: Table<BTreeSet<String>>,
+    /// By VirtualService: namespace and name of the Rollouts that name it.
+    weighed: Table<BTreeSet<(String, String)>>,
+    /// By DestinationRule: the Rollouts of its namespace that name it.
+    relabelled: Table<BTreeSet<String>>,
+}
+
+/// Adds to the set that stands there.
+fn add<T: Ord>(table: &mut Table<BTreeSet<T>>, namespace: &str, name: &str, value: T) {
+    match table.get_mut(namespace, name) {
+        Some(known) => drop(known.insert(value)),
+        None => drop(table.insert(namespace, name, BTreeSet::from([value]))),
+    }
+}
+
+/// Takes out of the set that stands there; nothing is left of an empty one.
+fn remove<T: Ord>(table: &mut Table<BTreeSet<T>>, namespace: &str, name: &str, value: &T) {
+    let Some(known) = table.get_mut(namespace, name) else { return };
+    known.remove(value);
+    if known.is_empty() {
+        table.remove(namespace, name);
+    }
+}
+
+impl Deliveries {
+    pub(super) fn apply_canary(&mut self, canary: Canary) {
+        let Metadata { namespace, name, .. } = &canary.metadata;
+        self.delete_canary(namespace, name);
+        add(&mut self.apexes, namespace, canary.apex(), name.clone());
+        let (namespace, name) = (namespace.clone(), name.clone());
+        self.canaries.insert(&namespace, &name, canary);
+    }
+
+    pub(super) fn delete_canary(&mut self, namespace: &str, name: &str) {
+        let Some(known) = self.canaries.remove(namespace, name) else { return };
+        remove(&mut self.apexes, namespace, known.apex(), &name.to_owned());
+    }
+
+    pub(super) fn apply_rollout(&mut self, rollout: Rollout) {
+        let (namespace, name) = (rollout.metadata.namespace.clone(), rollout.metadata.name.clone());
+        self.delete_rollout(&namespace, &name);
+        for (at, named) in rollout.virtual_services() {
+            add(&mut self.weighed, at, named, (namespace.clone(), name.clone()));
+        }
+        if let Some(named) = rollout.destination_rule() {
+            add(&mut self.relabelled, &namespace, &named.name, name.clone());
+        }
+        self.rollouts.insert(&namespace, &name, rollout);
+    }
+
+    pub(super) fn delete_rollout(&mut self, namespace: &str, name: &str) {
+        let Some(known) = self.rollouts.remove(namespace, name) else { return };
+        let own = (namespace.to_owned(), name.to_owned());
+        for (at, named) in known.virtual_services() {
+            remove(&mut self.weighed, at, named, &own);
+        }
+        if let Some(named) = known.destination_rule() {
+            remove(&mut self.relabelled, namespace, &named.name, &own.1);
+        }
+    }
+
+    pub(super) fn canary_names(&self) -> Vec<(String, String)> {
+        self.canaries.names()
+    }
+
+    pub(super) fn rollout_names(&self) -> Vec<(String, String)> {
+        self.rollouts.names()
+    }
+
+    /// The Canary that an object says it belongs to.
+    fn owner(&self, namespace: &str, metadata: &Metadata) -> Option<&Canary> {
+        let mut own = metadata.owner_references.iter();
+        own.find_map(|own| {
+            let is_canary = own.kind == "Canary" && own.api_version.starts_with("flagger.app/");
+            is_canary.then(|| self.canaries.get(namespace, &own.name)).flatten()
+        })
+    }
+}
+
+impl World {
+    /// Who writes the weights of a VirtualService: the Rollout that names it, the Canary that it belongs to, or the one that is
+    /// called so. `written` are the versions of the object that are at hand. Of several Rollouts it is the first by name.
+    pub fn driver_of_weights<'a>(
+        &self,
+        namespace: &str,
+        name: &str,
+        written: impl Iterator<Item = &'a Metadata>,
+    ) -> Option<Driver<'_>> {
+        let own = &self.deliveries;
+        let rollout = own.weighed.get(namespace, name).and_then(BTreeSet::first);
+        let rollout = rollout.and_then(|(at, name)| own.rollouts.get(at, name));
+        let named = own.apexes.get(namespace, name).and_then(BTreeSet::first);
+        let canary = || {
+            let mut written = written;
+            let by_reference = written.find_map(|own_metadata| own.owner(namespace, own_metadata));
+            by_reference.or_else(|| own.canaries.get(namespace, named?))
+        };
+        rollout.map(Driver::ArgoRollouts).or_else(|| canary().map(Driver::Flagger))
+    }
+
+    /// Who writes the subsets of a DestinationRule, likewise.
+    pub fn driver_of_subsets<'a>(
+        &self,
+        namespace: &str,
+        name: &str,
+        mut written: impl Iterator<Item = &'a Metadata>,
+    ) -> Option<Driver<'_>> {
+        let own = &self.deliveries;
+        let rollout = own.relabelled.get(namespace, name).and_then(BTreeSet::first);
+        let rollout = rollout.and_then(|name| own.rollouts.get(namespace, name));
+        let mut canary = || written.find_map(|own_metadata| own.owner(namespace, own_metadata));
+        rollout.map(Driver::ArgoRollouts).or_else(|| canary().map(Driver::Flagger))
+    }
+}
