@@ -165,6 +165,16 @@ if [ -n "$with_mesh" ]; then
 fi
 
 component etcd etcd=go.etcd.io/etcd/server/v3
+component flagger \
+  flagger=github.com/fluxcd/flagger/cmd/flagger \
+  flagger-crd.yaml=github.com/fluxcd/flagger//artifacts/flagger/crd.yaml
+component argo-rollouts \
+  rollouts-controller=github.com/argoproj/argo-rollouts/cmd/rollouts-controller \
+  rollout-crd.yaml=github.com/argoproj/argo-rollouts//manifests/crds/rollout-crd.yaml \
+  analysis-run-crd.yaml=github.com/argoproj/argo-rollouts//manifests/crds/analysis-run-crd.yaml \
+  analysis-template-crd.yaml=github.com/argoproj/argo-rollouts//manifests/crds/analysis-template-crd.yaml \
+  cluster-analysis-template-crd.yaml=github.com/argoproj/argo-rollouts//manifests/crds/cluster-analysis-template-crd.yaml \
+  experiment-crd.yaml=github.com/argoproj/argo-rollouts//manifests/crds/experiment-crd.yaml
 component istio-crds istio-crds.yaml=istio.io/api//kubernetes/customresourcedefinitions.gen.yaml
 
 # Without these a server says v0.0.0, and clients that compare versions misbehave.

@@ -94,6 +94,11 @@ impl Gate {
         self.registration(plane, label).create(plane)?.wait()
     }
 
+    /// All that it has said.
+    pub(crate) fn log(&self) -> Result<String> {
+        self.process.log()
+    }
+
     /// Gives it another certificate, as the kubelet does when the Secret changes.
     pub(crate) fn rotate(&self, pair: &Pair) -> Result {
         mount(&self.tls, pair)

@@ -3,6 +3,7 @@
 mod app;
 mod certs;
 pub(crate) mod control_plane;
+mod flagger;
 mod gate;
 pub(crate) mod http;
 mod kubectl;
@@ -21,6 +22,7 @@ use libtest_mimic::Failed;
 pub(crate) use self::app::{App, deployment, destination_rule, list, service, virtual_service};
 pub(crate) use self::certs::Authority;
 pub(crate) use self::control_plane::ControlPlane;
+pub(crate) use self::flagger::Flagger;
 pub(crate) use self::gate::Gate;
 pub(crate) use self::kubectl::{Answer, Kubectl};
 pub(crate) use self::proxy::Proxy;

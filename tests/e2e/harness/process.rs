@@ -90,6 +90,11 @@ impl Process {
         tail(&self.name, &self.log, 40)
     }
 
+    /// All that it has said.
+    pub(crate) fn log(&self) -> Result<String> {
+        Ok(String::from_utf8_lossy(&std::fs::read(&self.log)?).into_owned())
+    }
+
     fn stop(&mut self) -> Result {
         if self.has_ended()? {
             return Ok(());

@@ -3,6 +3,7 @@
 mod bookinfo;
 mod definitions;
 mod failure;
+mod flagger;
 mod lifecycle;
 mod references;
 mod rollback;
@@ -20,6 +21,7 @@ pub(crate) fn all() -> impl Iterator<Item = Scenario> {
         definitions::ALL,
         bookinfo::ALL,
         failure::ALL,
+        flagger::ALL,
         lifecycle::ALL,
     ]
     .into_iter()
