@@ -1,14 +1,12 @@
 //! The real Flagger, and an application that it drives, as far as the API server can tell: no pod runs.
 
 use std::process::Command;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use super::process::{Process, free_ports, unless_stolen};
+use super::workloads::Workloads;
 use super::{ControlPlane, Kubectl, Result, eventually, http, list, programs};
 
 const START: Duration = Duration::from_secs(60);
@@ -167,65 +165,4 @@ fn slice(service: &str, app: &str) -> Value {
             "targetRef": { "kind": "Pod", "name": format!("{app}-0") },
         }],
     })
-}
-
-/// Says of every Deployment of a namespace that it is rolled out: no controller runs that would.
-struct Workloads {
-    ends: Arc<AtomicBool>,
-    thread: Mutex<Option<JoinHandle<()>>>,
-}
-
-impl Workloads {
-    fn start(kubectl: Kubectl) -> Self {
-        let ends = Arc::new(AtomicBool::new(false));
-        let own = Arc::clone(&ends);
-        let thread = thread::spawn(move || {
-            while !own.load(Ordering::Relaxed) {
-                // The next turn tries again, and the scenario says what it waits for in vain.
-                let _ = roll_out(&kubectl);
-                thread::sleep(Duration::from_millis(500));
-            }
-        });
-        Self { ends, thread: Mutex::new(Some(thread)) }
-    }
-}
-
-impl Drop for Workloads {
-    fn drop(&mut self) {
-        self.ends.store(true, Ordering::Relaxed);
-        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some(thread) = thread {
-            let _ = thread.join();
-        }
-    }
-}
-
-fn roll_out(kubectl: &Kubectl) -> Result {
-    let all = kubectl.run(&["get", "deployments", "-o", "json"])?.succeeded()?;
-    let all: Value = serde_json::from_str(all.stdout())?;
-    for own in all["items"].as_array().into_iter().flatten() {
-        let (generation, replicas) = (&own["metadata"]["generation"], &own["spec"]["replicas"]);
-        let status = json!({
-            "observedGeneration": generation, "replicas": replicas, "updatedReplicas": replicas,
-            "readyReplicas": replicas, "availableReplicas": replicas,
-        });
-        let is_told = own["status"]["observedGeneration"] == *generation
-            && own["status"]["availableReplicas"].as_u64().unwrap_or(0)
-                == replicas.as_u64().unwrap_or(0);
-        if !is_told {
-            let name = own["metadata"]["name"].as_str().unwrap_or_default();
-            let change = json!({ "status": status }).to_string();
-            let patch = [
-                "patch",
-                "deployment",
-                name,
-                "--subresource=status",
-                "--type=merge",
-                "-p",
-                &change,
-            ];
-            kubectl.run(&patch)?.succeeded()?;
-        }
-    }
-    Ok(())
 }

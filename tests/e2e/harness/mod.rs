@@ -1,6 +1,7 @@
 //! What the scenarios stand on: real processes, started once, stopped whatever happens.
 
 mod app;
+mod argo;
 mod certs;
 pub(crate) mod control_plane;
 mod flagger;
@@ -12,6 +13,7 @@ pub(crate) mod programs;
 mod proxy;
 mod registration;
 pub(crate) mod sandbox;
+mod workloads;
 
 use std::sync::{Arc, OnceLock};
 use std::thread;
@@ -20,6 +22,7 @@ use std::time::{Duration, Instant};
 use libtest_mimic::Failed;
 
 pub(crate) use self::app::{App, deployment, destination_rule, list, service, virtual_service};
+pub(crate) use self::argo::ArgoRollouts;
 pub(crate) use self::certs::Authority;
 pub(crate) use self::control_plane::ControlPlane;
 pub(crate) use self::flagger::Flagger;

@@ -1,5 +1,6 @@
 //! What a person sees who uses the gate. One function is one scenario, in a namespace of its own.
 
+mod argo;
 mod bookinfo;
 mod definitions;
 mod failure;
@@ -22,6 +23,7 @@ pub(crate) fn all() -> impl Iterator<Item = Scenario> {
         bookinfo::ALL,
         failure::ALL,
         flagger::ALL,
+        argo::ALL,
         lifecycle::ALL,
     ]
     .into_iter()

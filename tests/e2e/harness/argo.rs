@@ -1,0 +1,178 @@
+//! The real Argo Rollouts, and an application that it drives, as far as the API server can tell: no pod runs.
+
+use std::process::Command;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use super::process::{Process, free_ports, unless_stolen};
+use super::workloads::Workloads;
+use super::{ControlPlane, Kubectl, Result, eventually, http, list, programs};
+
+const START: Duration = Duration::from_secs(60);
+
+/// Rollout `demo` in a namespace of its own, in subset mode, with the controller.
+pub(crate) struct ArgoRollouts {
+    process: Process,
+    _workloads: Workloads,
+    pub(crate) kubectl: Kubectl,
+}
+
+impl ArgoRollouts {
+    /// The account of its manifests.
+    pub(crate) const ACCOUNT: &str = "system:serviceaccount:argo-rollouts:argo-rollouts";
+
+    /// Installs its kinds and lets its account do what it wants.
+    pub(crate) fn install(plane: &ControlPlane) -> Result {
+        let admin = plane.admin();
+        for kind in [
+            "rollout",
+            "analysis-run",
+            "analysis-template",
+            "cluster-analysis-template",
+            "experiment",
+        ] {
+            let crd = programs::find(&format!("{kind}-crd.yaml"))?.display().to_string();
+            // Too large for the annotation of a client-side apply.
+            admin.run(&["apply", "--server-side", "-f", &crd])?.succeeded()?;
+        }
+        eventually("serving Rollouts", START, || {
+            let kinds = "rollouts.v1alpha1.argoproj.io,experiments.v1alpha1.argoproj.io";
+            Ok(admin.run(&["get", kinds])?.is_success())
+        })?;
+        let group = "rbac.authorization.k8s.io";
+        let binding = json!({
+            "apiVersion": format!("{group}/v1"), "kind": "ClusterRoleBinding", "metadata": { "name": "argo-rollouts" },
+            "roleRef": { "apiGroup": group, "kind": "ClusterRole", "name": "cluster-admin" },
+            "subjects": [{ "apiGroup": group, "kind": "User", "name": Self::ACCOUNT }],
+        });
+        admin.apply(&binding)?.succeeded()?;
+        Ok(())
+    }
+
+    /// Deploys demo with these steps, and waits until its first version is there.
+    pub(crate) fn deploy(plane: &ControlPlane, kubectl: Kubectl, steps: &Value) -> Result<Self> {
+        let program = programs::find("rollouts-controller")?;
+        let kubeconfig = plane.kubeconfig("argo-rollouts", Self::ACCOUNT, plane.api_port())?;
+        let workloads = Workloads::start(kubectl.clone());
+        let process = unless_stolen(|| {
+            let [health, metrics] = free_ports()?;
+            let mut command = Command::new(&program);
+            command
+                .arg(format!("--kubeconfig={}", kubeconfig.display()))
+                .arg(format!("--healthzPort={health}"))
+                .arg(format!("--metricsport={metrics}"))
+                .args(["--leader-elect=false", "--namespaced"])
+                .arg(format!("--namespace={}", kubectl.namespace));
+            let mut process = Process::spawn(plane.sandbox(), "argo-rollouts", &mut command)?;
+            process.wait_until(START, || http::listens(health))?;
+            Ok(process)
+        })?;
+        let objects = list(&[service(), virtual_service(), destination_rule(), rollout(steps)]);
+        kubectl.run_with(&["create", "-f", "-"], &objects.to_string())?.succeeded()?;
+        let argo = Self { process, _workloads: workloads, kubectl };
+        argo.until_phase("Healthy")?;
+        Ok(argo)
+    }
+
+    /// Begins a rollout.
+    pub(crate) fn change_template(&self, revision: &str) -> Result {
+        let change = json!({ "spec": { "template": { "metadata": { "annotations": { "revision": revision } } } } });
+        self.patch(&[], &change)
+    }
+
+    /// As `kubectl argo rollouts promote` goes on from a pause.
+    pub(crate) fn promote(&self) -> Result {
+        self.patch(&["--subresource=status"], &json!({ "status": { "pauseConditions": null } }))
+    }
+
+    /// As `kubectl argo rollouts abort`.
+    pub(crate) fn abort(&self) -> Result {
+        self.patch(&["--subresource=status"], &json!({ "status": { "abort": true } }))
+    }
+
+    fn patch(&self, flags: &[&str], change: &Value) -> Result {
+        let change = change.to_string();
+        let patch = ["patch", "rollouts.argoproj.io", "demo", "--type=merge", "-p", &change];
+        self.kubectl.run(&[&patch[..], flags].concat())?.succeeded()?;
+        Ok(())
+    }
+
+    pub(crate) fn until_phase(&self, wanted: &str) -> Result {
+        let command = ["get", "rollouts.argoproj.io", "demo", "-o", "jsonpath={.status.phase}"];
+        self.until(wanted, || Ok(self.kubectl.run(&command)?.stdout().trim().to_owned()))
+    }
+
+    pub(crate) fn until_weights(&self, wanted: &str) -> Result {
+        self.until(wanted, || self.kubectl.weights("demo"))
+    }
+
+    fn until(&self, wanted: &str, mut ask: impl FnMut() -> Result<String>) -> Result {
+        let mut last = String::new();
+        let waited = eventually(wanted, Duration::from_secs(60), || {
+            last = ask()?;
+            Ok(last == wanted)
+        });
+        waited.map_err(|error| {
+            let log = self.process.tail();
+            format!("{}, but {last}\n{log}", super::text(error)).into()
+        })
+    }
+
+    /// The controller met no webhook that said no.
+    pub(crate) fn was_never_refused(&self) -> Result {
+        let log = self.process.log()?;
+        match log.lines().find(|line| line.contains("denied the request")) {
+            Some(line) => Err(format!("Argo Rollouts was refused: {line}").into()),
+            None => Ok(()),
+        }
+    }
+}
+
+fn service() -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Service", "metadata": { "name": "demo" },
+        "spec": { "selector": { "app": "demo" }, "ports": [{ "name": "http", "port": 80 }] },
+    })
+}
+
+fn virtual_service() -> Value {
+    let to = |subset: &str, weight: u32| json!({ "destination": { "host": "demo", "subset": subset }, "weight": weight });
+    json!({
+        "apiVersion": "networking.istio.io/v1", "kind": "VirtualService", "metadata": { "name": "demo" },
+        "spec": { "hosts": ["demo"], "http": [{ "name": "primary", "route": [to("stable", 100), to("canary", 0)] }] },
+    })
+}
+
+fn destination_rule() -> Value {
+    json!({
+        "apiVersion": "networking.istio.io/v1", "kind": "DestinationRule", "metadata": { "name": "demo" },
+        "spec": { "host": "demo", "subsets": [
+            { "name": "stable", "labels": { "app": "demo" } },
+            { "name": "canary", "labels": { "app": "demo" } },
+        ]},
+    })
+}
+
+fn rollout(steps: &Value) -> Value {
+    let labels = json!({ "app": "demo" });
+    json!({
+        "apiVersion": "argoproj.io/v1alpha1", "kind": "Rollout", "metadata": { "name": "demo" },
+        "spec": {
+            "replicas": 2,
+            "selector": { "matchLabels": labels },
+            "template": {
+                "metadata": { "labels": labels },
+                "spec": { "containers": [{ "name": "demo", "image": "example.com/demo" }] },
+            },
+            "strategy": { "canary": {
+                "trafficRouting": { "istio": {
+                    "virtualService": { "name": "demo", "routes": ["primary"] },
+                    "destinationRule": { "name": "demo", "stableSubsetName": "stable", "canarySubsetName": "canary" },
+                }},
+                "scaleDownDelaySeconds": 1,
+                "steps": steps,
+            }},
+        },
+    })
+}
