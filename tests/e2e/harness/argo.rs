@@ -50,10 +50,52 @@ impl ArgoRollouts {
         Ok(())
     }
 
-    /// Deploys demo with these steps, and waits until its first version is there.
+    /// Deploys demo with these steps and with two subsets, and waits until its first version is there.
     pub(crate) fn deploy(plane: &ControlPlane, kubectl: Kubectl, steps: &Value) -> Result<Self> {
+        let istio = json!({
+            "virtualService": { "name": "demo", "routes": ["primary"] },
+            "destinationRule": { "name": "demo", "stableSubsetName": "stable", "canarySubsetName": "canary" },
+        });
+        let rollout = rollout(&json!({
+            "trafficRouting": { "istio": istio }, "scaleDownDelaySeconds": 1, "steps": steps,
+        }));
+        let route = json!([
+            { "destination": { "host": "demo", "subset": "stable" }, "weight": 100 },
+            { "destination": { "host": "demo", "subset": "canary" }, "weight": 0 },
+        ]);
+        let objects = [service("demo"), virtual_service(&route), destination_rule(), rollout];
+        Self::start(plane, kubectl, &objects)
+    }
+
+    /// The same with two Services, and with routes that it may put in front.
+    pub(crate) fn deploy_services(
+        plane: &ControlPlane,
+        kubectl: Kubectl,
+        managed: &[&str],
+        steps: &Value,
+    ) -> Result<Self> {
+        let managed = managed.iter().map(|name| json!({ "name": name })).collect::<Vec<_>>();
+        let rollout = rollout(&json!({
+            "stableService": "demo-stable", "canaryService": "demo-canary",
+            "trafficRouting": {
+                "managedRoutes": managed,
+                "istio": { "virtualService": { "name": "demo", "routes": ["primary"] } },
+            },
+            "scaleDownDelaySeconds": 1, "steps": steps,
+        }));
+        let route = json!([
+            { "destination": { "host": "demo-stable" }, "weight": 100 },
+            { "destination": { "host": "demo-canary" }, "weight": 0 },
+        ]);
+        let services = ["demo", "demo-stable", "demo-canary"].map(service);
+        let objects = [&services[..], &[virtual_service(&route), rollout]].concat();
+        Self::start(plane, kubectl, &objects)
+    }
+
+    fn start(plane: &ControlPlane, kubectl: Kubectl, objects: &[Value]) -> Result<Self> {
         let program = programs::find("rollouts-controller")?;
-        let kubeconfig = plane.kubeconfig("argo-rollouts", Self::ACCOUNT, plane.api_port())?;
+        let name = format!("argo-rollouts-{}", kubectl.namespace);
+        let kubeconfig = plane.kubeconfig(&name, Self::ACCOUNT, plane.api_port())?;
         let workloads = Workloads::start(kubectl.clone());
         let process = unless_stolen(|| {
             let [health, metrics] = free_ports()?;
@@ -64,12 +106,11 @@ impl ArgoRollouts {
                 .arg(format!("--metricsport={metrics}"))
                 .args(["--leader-elect=false", "--namespaced"])
                 .arg(format!("--namespace={}", kubectl.namespace));
-            let mut process = Process::spawn(plane.sandbox(), "argo-rollouts", &mut command)?;
+            let mut process = Process::spawn(plane.sandbox(), &name, &mut command)?;
             process.wait_until(START, || http::listens(health))?;
             Ok(process)
         })?;
-        let objects = list(&[service(), virtual_service(), destination_rule(), rollout(steps)]);
-        kubectl.run_with(&["create", "-f", "-"], &objects.to_string())?.succeeded()?;
+        kubectl.run_with(&["create", "-f", "-"], &list(objects).to_string())?.succeeded()?;
         let argo = Self { process, _workloads: workloads, kubectl };
         argo.until_phase("Healthy")?;
         Ok(argo)
@@ -104,7 +145,12 @@ impl ArgoRollouts {
     }
 
     pub(crate) fn until_weights(&self, wanted: &str) -> Result {
-        self.until(wanted, || self.kubectl.weights("demo"))
+        self.until(wanted, || self.kubectl.last_weights("demo"))
+    }
+
+    /// Waits until its VirtualService has these routes, by name.
+    pub(crate) fn until_routes(&self, wanted: &str) -> Result {
+        self.until(wanted, || self.kubectl.route_names("demo"))
     }
 
     fn until(&self, wanted: &str, mut ask: impl FnMut() -> Result<String>) -> Result {
@@ -119,6 +165,11 @@ impl ArgoRollouts {
         })
     }
 
+    /// Whether a write failed because nobody answered for the gate.
+    pub(crate) fn met_no_gate(&self) -> Result<bool> {
+        Ok(self.process.log()?.contains("failed calling webhook"))
+    }
+
     /// The controller met no webhook that said no.
     pub(crate) fn was_never_refused(&self) -> Result {
         let log = self.process.log()?;
@@ -129,18 +180,17 @@ impl ArgoRollouts {
     }
 }
 
-fn service() -> Value {
+fn service(name: &str) -> Value {
     json!({
-        "apiVersion": "v1", "kind": "Service", "metadata": { "name": "demo" },
+        "apiVersion": "v1", "kind": "Service", "metadata": { "name": name },
         "spec": { "selector": { "app": "demo" }, "ports": [{ "name": "http", "port": 80 }] },
     })
 }
 
-fn virtual_service() -> Value {
-    let to = |subset: &str, weight: u32| json!({ "destination": { "host": "demo", "subset": subset }, "weight": weight });
+fn virtual_service(route: &Value) -> Value {
     json!({
         "apiVersion": "networking.istio.io/v1", "kind": "VirtualService", "metadata": { "name": "demo" },
-        "spec": { "hosts": ["demo"], "http": [{ "name": "primary", "route": [to("stable", 100), to("canary", 0)] }] },
+        "spec": { "hosts": ["demo"], "http": [{ "name": "primary", "route": route }] },
     })
 }
 
@@ -154,7 +204,7 @@ fn destination_rule() -> Value {
     })
 }
 
-fn rollout(steps: &Value) -> Value {
+fn rollout(canary: &Value) -> Value {
     let labels = json!({ "app": "demo" });
     json!({
         "apiVersion": "argoproj.io/v1alpha1", "kind": "Rollout", "metadata": { "name": "demo" },
@@ -165,14 +215,7 @@ fn rollout(steps: &Value) -> Value {
                 "metadata": { "labels": labels },
                 "spec": { "containers": [{ "name": "demo", "image": "example.com/demo" }] },
             },
-            "strategy": { "canary": {
-                "trafficRouting": { "istio": {
-                    "virtualService": { "name": "demo", "routes": ["primary"] },
-                    "destinationRule": { "name": "demo", "stableSubsetName": "stable", "canarySubsetName": "canary" },
-                }},
-                "scaleDownDelaySeconds": 1,
-                "steps": steps,
-            }},
+            "strategy": { "canary": canary },
         },
     })
 }

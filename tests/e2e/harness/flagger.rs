@@ -96,22 +96,19 @@ impl Flagger {
     }
 
     pub(crate) fn until_phase(&self, wanted: &str) -> Result {
-        self.until(wanted, &["get", "canary", "podinfo", "-o", "jsonpath={.status.phase}"])
+        let command = ["get", "canary", "podinfo", "-o", "jsonpath={.status.phase}"];
+        self.until(wanted, || Ok(self.kubectl.run(&command)?.stdout().trim().to_owned()))
     }
 
     /// Waits for these weights of the VirtualService's last route.
     pub(crate) fn until_weights(&self, wanted: &str) -> Result {
-        let path = "jsonpath={range .spec.http[-1:].route[*]}{.destination.host}={.weight} {end}";
-        self.until(
-            wanted,
-            &["get", "virtualservices.v1.networking.istio.io", "podinfo", "-o", path],
-        )
+        self.until(wanted, || self.kubectl.last_weights("podinfo"))
     }
 
-    fn until(&self, wanted: &str, command: &[&str]) -> Result {
+    fn until(&self, wanted: &str, mut ask: impl FnMut() -> Result<String>) -> Result {
         let mut last = String::new();
         let waited = eventually(wanted, Duration::from_secs(120), || {
-            last = self.kubectl.run(command)?.stdout().trim().to_owned();
+            last = ask()?;
             Ok(last == wanted)
         });
         waited.map_err(|error| {

@@ -75,6 +75,32 @@ impl Kubectl {
         Ok(answer.stdout.trim().to_owned())
     }
 
+    /// Those of the last http route, by subset, or by host where there is none: managed routes stand in front of it.
+    pub(crate) fn last_weights(&self, name: &str) -> Result<String> {
+        let kind = "virtualservices.v1.networking.istio.io";
+        let answer = self.run(&["get", kind, name, "--ignore-not-found", "-o", "json"])?;
+        let stored = answer.succeeded()?;
+        if stored.stdout.is_empty() {
+            return Ok("no VirtualService".to_owned());
+        }
+        let stored: Value = serde_json::from_str(&stored.stdout)?;
+        let last = stored["spec"]["http"].as_array().and_then(|routes| routes.last());
+        let said =
+            last.and_then(|route| route["route"].as_array()).into_iter().flatten().map(|to| {
+                let own = &to["destination"];
+                let name = own["subset"].as_str().or(own["host"].as_str()).unwrap_or_default();
+                format!("{name}={}", to["weight"].as_u64().unwrap_or(0))
+            });
+        Ok(said.collect::<Vec<_>>().join(" "))
+    }
+
+    /// The names of its http routes.
+    pub(crate) fn route_names(&self, name: &str) -> Result<String> {
+        let kind = "virtualservices.v1.networking.istio.io";
+        let path = "jsonpath={.spec.http[*].name}";
+        Ok(self.run(&["get", kind, name, "-o", path])?.succeeded()?.stdout.trim().to_owned())
+    }
+
     pub(crate) fn exists(&self, kind: &str, name: &str) -> Result<bool> {
         Ok(!self
             .run(&["get", kind, name, "--ignore-not-found", "-o", "name"])?
