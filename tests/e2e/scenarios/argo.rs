@@ -6,12 +6,13 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::scenarios;
-use crate::harness::{ArgoRollouts, Gate, Proxy, Registration, Result, Stage, eventually};
+use crate::harness::{Answer, ArgoRollouts, Gate, Proxy, Registration, Result, Stage, eventually};
 
 scenarios![
     argo_rollouts_goes_its_own_way,
     argo_rollouts_puts_its_own_routes_in_front,
     argo_rollouts_outlives_a_gate,
+    argo_rollouts_goes_on_without_a_gate,
 ];
 
 /// In a step that no person may take, through promotion, and back by an abort.
@@ -27,21 +28,13 @@ fn argo_rollouts_goes_its_own_way(stage: &Stage) -> Result {
     argo.change_template("2")?;
     argo.until_weights("stable=20 canary=80")?;
     argo.until_phase("Paused")?;
-    let weigh = |stable: u32, canary: u32| {
-        let change = json!([
-            { "op": "replace", "path": "/spec/http/0/route/0/weight", "value": stable },
-            { "op": "replace", "path": "/spec/http/0/route/1/weight", "value": canary },
-        ]);
-        let kind = "virtualservices.v1.networking.istio.io";
-        argo.kubectl.run(&["patch", kind, "demo", "--type=json", "-p", &change.to_string()])
-    };
-    weigh(10, 90)?.refused(&[
+    weigh(&argo, 10, 90)?.refused(&[
         "managed-weights",
         "Rollout argo-steps/demo drives it",
         "kubectl argo rollouts promote demo -n argo-steps",
     ])?;
     // A rollback by hand passes, and the controller writes its own weight back: a raise that must pass, too.
-    weigh(100, 0)?.succeeded()?;
+    weigh(&argo, 100, 0)?.succeeded()?;
     argo.until_weights("stable=20 canary=80")?;
     argo.promote()?;
     argo.until_phase("Healthy")?;
@@ -56,6 +49,16 @@ fn argo_rollouts_goes_its_own_way(stage: &Stage) -> Result {
 
     argo.was_never_refused()?;
     refused_nothing(&gate)
+}
+
+/// What a person does who takes the weights for hers.
+fn weigh(argo: &ArgoRollouts, stable: u32, canary: u32) -> Result<Answer> {
+    let change = json!([
+        { "op": "replace", "path": "/spec/http/0/route/0/weight", "value": stable },
+        { "op": "replace", "path": "/spec/http/0/route/1/weight", "value": canary },
+    ]);
+    let kind = "virtualservices.v1.networking.istio.io";
+    argo.kubectl.run(&["patch", kind, "demo", "--type=json", "-p", &change.to_string()])
 }
 
 fn refused_nothing(gate: &Gate) -> Result {
@@ -98,14 +101,14 @@ fn argo_rollouts_puts_its_own_routes_in_front(stage: &Stage) -> Result {
     refused_nothing(&gate)
 }
 
-/// While no gate answers the controller's writes fail, and as soon as one does it goes on where it was.
+/// Where every webhook fails closed the controller's writes fail while no gate answers, and as soon as one does it goes on.
 fn argo_rollouts_outlives_a_gate(stage: &Stage) -> Result {
     let plane = stage.plane()?;
     ArgoRollouts::install(plane)?;
     let mut first = Gate::start(plane, "mortal")?;
     let service = Proxy::start(first.port())?;
     let front = Registration { port: service.port(), ..first.registration(plane, "mortal") };
-    front.create_documented(plane)?.wait()?;
+    front.create(plane)?.wait()?;
     let kubectl = plane.namespace("argo-outlives", Some("mortal"))?;
     let argo =
         ArgoRollouts::deploy(plane, kubectl, &json!([{ "setWeight": 80 }, { "pause": {} }]))?;
@@ -123,4 +126,23 @@ fn argo_rollouts_outlives_a_gate(stage: &Stage) -> Result {
     argo.until_weights("stable=100 canary=0")?;
     argo.was_never_refused()?;
     refused_nothing(&second)
+}
+
+/// As the manual registers it a gate that is gone stops people and no controller.
+fn argo_rollouts_goes_on_without_a_gate(stage: &Stage) -> Result {
+    let plane = stage.plane()?;
+    ArgoRollouts::install(plane)?;
+    let mut gate = Gate::start(plane, "gone")?;
+    gate.registration(plane, "gone").create_documented(plane)?.wait()?;
+    let kubectl = plane.namespace("argo-alone", Some("gone"))?;
+    let argo =
+        ArgoRollouts::deploy(plane, kubectl, &json!([{ "setWeight": 80 }, { "pause": {} }]))?;
+    argo.change_template("2")?;
+    argo.until_weights("stable=20 canary=80")?;
+    argo.until_phase("Paused")?;
+    gate.kill()?;
+    weigh(&argo, 10, 90)?.refused(&["failed calling webhook"])?;
+    argo.promote()?;
+    argo.until_phase("Healthy")?;
+    argo.until_weights("stable=100 canary=0")
 }
