@@ -2,9 +2,10 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::delivery::{Canary, Rollout};
+use crate::istio::Metadata;
 use crate::policy::words::{number, percent};
 use crate::policy::{
-    Action, Case, Class, Flow, Movement, Ownership, Reference, Report, Rule, Stage,
+    Action, Base, Case, Class, Flow, Movement, Ownership, Reference, Report, Role, Rule, Stage,
 };
 use crate::world::{Driver, Kind};
 
@@ -17,10 +18,10 @@ use crate::world::{Driver, Kind};
 /// when the weight has reached its maximum; with `stepWeights` a weight that is none of them makes it jump to 100. Argo Rollouts
 /// writes its own weight back within a second. Either way nobody analysed what the users got in between.
 ///
-/// Not asked about the controllers themselves: what their own accounts write to what they drive passes, and what other rules
-/// find in it is a warning. A rollback by hand is always admitted, whatever drives the VirtualService; a partial one in front of
-/// Flagger is warned about. Routes that only clients with a certain header, cookie, query parameter or label take are not asked
-/// about either.
+/// Not asked about a VirtualService that is new, nor about the controllers themselves: what their own accounts write to what they
+/// drive passes, and what other rules find in it is a warning. A rollback by hand is always admitted, whatever drives the
+/// VirtualService; a partial one in front of Flagger is warned about. Routes that only clients with a certain header, cookie,
+/// query parameter or label take are not asked about either.
 ///
 /// Refused: a person's `podinfo-primary: 40, podinfo-canary: 60` in the middle of Flagger's analysis at 80 and 20.
 ///
@@ -46,7 +47,9 @@ impl Rule for ManagedWeights {
             return;
         };
         let is_own = |flow: &Flow| flow.after.as_ref().is_some_and(|after| after.is_own);
-        let flows = change.flows.iter().filter(|flow| !flow.is_targeted() && is_own(flow));
+        // Where it was not in force before there is no weight yet that the controller could take for its own.
+        let was_own = |flow: &Flow| flow.base == Base::Stored && !flow.is_targeted();
+        let flows = change.flows.iter().filter(|flow| was_own(flow) && is_own(flow));
         let moved = flows.flat_map(|flow| flow.movements.iter().map(move |moved| (flow, moved)));
         let is_canary = |moved: &Movement| moved.rises() && moved.class == Class::Canary;
         let mut raised = moved.clone().filter(|(_, moved)| is_canary(moved)).peekable();
@@ -67,7 +70,7 @@ impl Rule for ManagedWeights {
         let is_lowered = |flow: &Flow, moved: &Movement| {
             let role = change.destinations.get(moved.destination).role;
             let keeps = flow.after.as_ref().map_or(0.0, |own| own.share(moved.destination));
-            role == Some(crate::policy::Role::Canary) && !moved.rises() && keeps > 0.0
+            role == Some(Role::Canary) && !moved.rises() && keeps > 0.0
         };
         let mut lowered = moved.filter(|(flow, moved)| is_lowered(flow, moved));
         if let Some((flow, moved)) = lowered.next() {
@@ -76,7 +79,7 @@ impl Rule for ManagedWeights {
     }
 }
 
-fn full(own: &crate::istio::Metadata) -> String {
+fn full(own: &Metadata) -> String {
     format!("{}/{}", own.namespace, own.name)
 }
 

@@ -200,6 +200,28 @@ fn the_documented_permissions_are_those_that_are_used() {
     assert_eq!(documented, used.collect::<BTreeSet<_>>());
 }
 
+/// What docs/controllers.md says of a write, a golden case shows.
+#[test]
+fn every_write_of_the_controllers_page_has_its_case() {
+    let text = read(&root().join("docs/controllers.md"));
+    let lines = text.lines().filter(|line| {
+        line.starts_with("| Flagger")
+            || line.starts_with("| Argo")
+            || line.starts_with("| a person")
+    });
+    let mut count = 0;
+    for line in lines {
+        let cell = line.trim_end_matches('|').rsplit('|').next().unwrap_or_default();
+        for name in cell.split('`').skip(1).step_by(2) {
+            let has =
+                |folder: &str| root().join(format!("tests/cases/{folder}/{name}.yaml")).exists();
+            assert!(has("decision") || has("managed-weights"), "no case {name}");
+            count += 1;
+        }
+    }
+    assert!(count >= 25, "{count}");
+}
+
 #[test]
 fn messages_never_exceed_five_lines() {
     for path in files(&root().join("tests/cases"), "yaml") {
