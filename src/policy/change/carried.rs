@@ -143,7 +143,8 @@ impl<'a> Case<'a> {
             let route = (place, flow.protocol, after.written_at);
             let begin = *begins.entry(route).or_insert_with(|| {
                 let begin = places.len();
-                places.resize(begin + entries.len().max(1), None); // plain routing writes no entry
+                // Plain routing writes no entry.
+                places.resize(begin + entries.len().max(after.shares.len()), None);
                 begin
             });
             for share in after.shares.iter().filter(|share| share.fraction > NOTHING) {
@@ -169,7 +170,8 @@ impl<'a> Case<'a> {
                     (gravity == Gravity::Full, rises)
                         > (known.gravity == Gravity::Full, known.rises)
                 };
-                match &mut places[begin + share.entry] {
+                let Some(slot) = places.get_mut(begin + share.entry) else { continue };
+                match slot {
                     Some(known) if worse(&found[*known]) => found[*known] = own,
                     Some(_) => {}
                     unknown => {
