@@ -84,11 +84,16 @@ fn decide(policy: &Policy, review: &Review, world: &World) -> Verdict {
     }
     let is_read = world.is_discovered(&review.namespace) != Some(false);
     let across = review.across_revisions(&world.mesh().revision).filter(|_| is_read);
-    let drivers = Ownership::rests_on(review, &policy.spec().controllers, world);
-    let Some((seen, why)) = across else {
-        return confirming(decide_write(policy, review, world), &drivers, world);
+    let controllers = &policy.spec().controllers;
+    let ownership = Ownership::of(review, controllers, world);
+    let drivers = match ownership {
+        None => Ownership::rests_on(review, controllers),
+        Some(_) => Vec::new(),
     };
-    let mut verdict = confirming(decide_write(policy, &seen, world), &drivers, world);
+    let judged =
+        |review| confirming(decide_write(policy, review, ownership, world), &drivers, world);
+    let Some((seen, why)) = across else { return judged(review) };
+    let mut verdict = judged(&seen);
     for finding in &mut verdict.findings {
         // What would pass stays the last line.
         let end_of_first = finding.message.find('\n').unwrap_or(finding.message.len());
@@ -123,7 +128,13 @@ fn missing(review: &Review, world: &World) -> Vec<Kind> {
     missing
 }
 
-fn decide_write(policy: &Policy, review: &Review, world: &World) -> Verdict {
+fn decide_write(
+    policy: &Policy,
+    review: &Review,
+    ownership: Option<Ownership<'_>>,
+    world: &World,
+) -> Verdict {
+    let judge = Judge { policy, review, world, users: &[], ownership };
     match &review.operation {
         Operation::VirtualService(write) if write.is_unchanged() => {
             Verdict::allow(Basis::Unchanged)
@@ -134,13 +145,13 @@ fn decide_write(policy: &Policy, review: &Review, world: &World) -> Verdict {
         Operation::VirtualService(_) | Operation::DestinationRule(_)
             if world.is_discovered(&review.namespace) == Some(false) =>
         {
-            decide_unread(policy, review, world)
+            decide_unread(&judge)
         }
         Operation::VirtualService(write) => match write.written() {
-            Some(new) => decide_routes(policy, review, new, world),
-            None => decide_removal(policy, review, world),
+            Some(new) => decide_routes(&judge, new),
+            None => decide_removal(&judge),
         },
-        Operation::DestinationRule(write) => decide_definition(policy, review, write, world),
+        Operation::DestinationRule(write) => decide_definition(&judge, write),
         Operation::Unreadable { kind: Kind::VirtualService, path, reason } => {
             unreadable(policy, path, reason)
         }
@@ -151,12 +162,12 @@ fn decide_write(policy: &Policy, review: &Review, world: &World) -> Verdict {
 
 /// A write that istiod does not read: it moves nothing, whatever it says. Only what would end istiod on the day on which the
 /// namespace gets other labels is refused.
-fn decide_unread(policy: &Policy, review: &Review, world: &World) -> Verdict {
+fn decide_unread(judge: &Judge<'_>) -> Verdict {
+    let Judge { policy, review, world, .. } = *judge;
     if review.verb() == "DELETE" {
         return Verdict::allow(Basis::Unread);
     }
     if let Some(new) = review.object() {
-        let judge = Judge { policy, review, world, users: &[], ownership: None };
         let findings = judge.text(new, None, Stage::Broken);
         if findings.iter().any(|finding| finding.action == Action::Deny) {
             return Verdict::of(Basis::Broken, findings);
@@ -171,10 +182,11 @@ fn decide_unread(policy: &Policy, review: &Review, world: &World) -> Verdict {
 }
 
 /// A VirtualService that is to be stored.
-fn decide_routes(policy: &Policy, review: &Review, new: &VirtualService, world: &World) -> Verdict {
+fn decide_routes(judge: &Judge<'_>, new: &VirtualService) -> Verdict {
+    let Judge { policy, review, world, ownership, .. } = *judge;
+    let driver = ownership.map(|ownership| ownership.driver);
     let users = change::users(new, &review.namespace, world);
-    let ownership = Ownership::of(review, &policy.spec().controllers, world);
-    let judge = Judge { policy, review, world, users: &users, ownership };
+    let judge = Judge { users: &users, ..*judge };
     let mut findings = judge.text(new, None, Stage::Broken);
     if findings.iter().any(|finding| finding.action == Action::Deny) {
         findings.extend(judge.text(new, None, Stage::Text));
@@ -182,7 +194,7 @@ fn decide_routes(policy: &Policy, review: &Review, new: &VirtualService, world: 
     }
     let missing = missing(review, world);
     let is_blind = !missing.is_empty();
-    let Some(change) = Change::of(review, &users, policy.spec(), world, is_blind) else {
+    let Some(change) = Change::of(review, &users, driver, policy.spec(), world, is_blind) else {
         return Verdict::allow(Basis::NotJudged);
     };
     findings.extend(judge.text(new, Some(&change), Stage::Text));
@@ -190,18 +202,16 @@ fn decide_routes(policy: &Policy, review: &Review, new: &VirtualService, world: 
         findings.extend(judge.traffic(new, &change, Stage::Load));
     }
     if !change.moves() {
-        if ownership.is_some_and(|ownership| ownership.is_own) {
-            findings.iter_mut().for_each(|own| own.action = own.action.max(Action::Warn));
+        if judge.is_drivers() {
+            soften(&mut findings);
         }
         return Verdict::of(Basis::Text, findings);
     }
     let harmless = change.is_harmless();
-    let is_known = |kind| world.knows(kind);
-    let is_drivers = match ownership {
-        Some(ownership) => ownership.is_own,
-        // What it belongs to is written in the stored object; that it is there is not known yet.
-        None => !is_known(Kind::Canary) && Ownership::is_flaggers(review, policy.spec()),
-    };
+    // What it belongs to is written in the stored object; that it is there is not known yet.
+    let is_unlisted = ownership.is_none() && !world.knows(Kind::Canary);
+    let is_drivers = judge.is_drivers()
+        || (is_unlisted && Ownership::is_flaggers(review, &policy.spec().controllers));
     if is_blind && !harmless && !is_drivers {
         return Verdict::undecided(missing);
     }
@@ -212,9 +222,7 @@ fn decide_routes(policy: &Policy, review: &Review, new: &VirtualService, world: 
         }
     }
     if harmless || is_drivers {
-        for finding in &mut findings {
-            finding.action = finding.action.max(Action::Warn);
-        }
+        soften(&mut findings);
         let basis = match harmless {
             false => Basis::Driver,
             true if change.is_evacuation() => Basis::Evacuation,
@@ -226,14 +234,16 @@ fn decide_routes(policy: &Policy, review: &Review, new: &VirtualService, world: 
 }
 
 /// A VirtualService that goes away.
-fn decide_removal(policy: &Policy, review: &Review, world: &World) -> Verdict {
+fn decide_removal(judge: &Judge<'_>) -> Verdict {
+    let Judge { policy, review, world, .. } = *judge;
     let Some(old) = review.old_object().filter(|_| !world.is_blank()) else {
         return Verdict::allow(Basis::NotJudged);
     };
     let missing = missing(review, world);
     let is_blind = !missing.is_empty();
     let users = change::users(old, &review.namespace, world);
-    let Some(change) = Change::of(review, &users, policy.spec(), world, is_blind) else {
+    let driver = judge.ownership.map(|ownership| ownership.driver);
+    let Some(change) = Change::of(review, &users, driver, policy.spec(), world, is_blind) else {
         return Verdict::allow(Basis::NotJudged);
     };
     if is_blind {
@@ -244,25 +254,17 @@ fn decide_removal(policy: &Policy, review: &Review, world: &World) -> Verdict {
             .any(|rule| rule.entry.stage == Stage::Presence && rule.action == Action::Deny);
         return if waits { Verdict::undecided(missing) } else { Verdict::allow(Basis::Blind) };
     }
-    let ownership = Ownership::of(review, &policy.spec().controllers, world);
-    let judge = Judge { policy, review, world, users: &users, ownership };
+    let judge = Judge { users: &users, ..*judge };
     let mut findings = judge.traffic(old, &change, Stage::Presence);
-    let is_drivers = ownership.is_some_and(|ownership| ownership.is_own);
-    if !change.moves() || change.is_harmless() || is_drivers {
-        for finding in &mut findings {
-            finding.action = finding.action.max(Action::Warn);
-        }
+    if !change.moves() || change.is_harmless() || judge.is_drivers() {
+        soften(&mut findings);
     }
     Verdict::of(Basis::Rules, findings)
 }
 
 /// A DestinationRule that comes, changes or goes.
-fn decide_definition(
-    policy: &Policy,
-    review: &Review,
-    write: &Write<DestinationRule>,
-    world: &World,
-) -> Verdict {
+fn decide_definition(judge: &Judge<'_>, write: &Write<DestinationRule>) -> Verdict {
+    let Judge { policy, review, world, .. } = *judge;
     if world.is_blank() {
         return Verdict::allow(Basis::Text);
     }
@@ -292,12 +294,18 @@ fn decide_definition(
     }
     let findings = found.into_iter().map(|reported| reported.finding);
     let mut findings = findings.collect::<Vec<_>>();
-    let ownership = Ownership::of(review, &policy.spec().controllers, world);
-    if ownership.is_some_and(|ownership| ownership.is_own) {
-        findings.iter_mut().for_each(|own| own.action = own.action.max(Action::Warn));
+    if judge.is_drivers() {
+        soften(&mut findings);
         return Verdict::of(Basis::Driver, findings);
     }
     Verdict::of(Basis::Rules, findings)
+}
+
+/// Nobody is refused because of these.
+fn soften(findings: &mut [Finding]) {
+    for finding in findings {
+        finding.action = finding.action.max(Action::Warn);
+    }
 }
 
 /// What the CRD's schema would refuse is broken for everyone.
@@ -317,6 +325,7 @@ fn unreadable(policy: &Policy, path: &crate::istio::FieldPath, reason: &str) -> 
 }
 
 /// Asks the rules of one policy about one review.
+#[derive(Clone, Copy)]
 struct Judge<'a> {
     policy: &'a Policy,
     review: &'a Review,
@@ -327,6 +336,11 @@ struct Judge<'a> {
 }
 
 impl Judge<'_> {
+    /// Whether the delivery controller writes that drives the object.
+    fn is_drivers(&self) -> bool {
+        self.ownership.is_some_and(|ownership| ownership.is_own)
+    }
+
     /// The findings of the rules that read only text. What the stored object had already, and this write does not make worse,
     /// is a warning. `change` decides nothing there: it tells which of the writes that would pass also pass elsewhere.
     fn text(&self, new: &VirtualService, change: Option<&Change>, stage: Stage) -> Vec<Finding> {

@@ -2,7 +2,7 @@
 
 use super::names::{Role, fits};
 use super::review::{Operation, Review};
-use super::settings::{Controllers, PolicySpec};
+use super::settings::Controllers;
 use super::verdict::Reference;
 use crate::delivery::{Canary, Rollout};
 use crate::istio::{Host, OwnerReference};
@@ -45,11 +45,7 @@ impl<'a> Ownership<'a> {
 impl Ownership<'_> {
     /// What would say that this write is a controller's own, where its account is one and nobody is known to drive the object: a
     /// Canary or a Rollout that was made a moment ago.
-    pub(super) fn rests_on(
-        review: &Review,
-        controllers: &Controllers,
-        world: &World,
-    ) -> Vec<Reference> {
+    pub(super) fn rests_on(review: &Review, controllers: &Controllers) -> Vec<Reference> {
         let is_of = |accounts: &[String]| accounts.iter().any(|own| fits(own, &review.user));
         let namespace = || review.namespace.clone();
         let mut found = Vec::new();
@@ -59,13 +55,12 @@ impl Ownership<'_> {
         if is_of(&controllers.argo_rollouts) {
             found.push(Reference::Rollouts { namespace: namespace() });
         }
-        let is_unknown = || Ownership::of(review, controllers, world).is_none();
-        if !found.is_empty() && is_unknown() { found } else { Vec::new() }
+        found
     }
 
     /// Whether Flagger writes what already belongs to a Canary, by its own word: all that can be told before Canaries are listed.
-    pub(super) fn is_flaggers(review: &Review, policy: &PolicySpec) -> bool {
-        let accounts = &policy.controllers.flagger;
+    pub(super) fn is_flaggers(review: &Review, controllers: &Controllers) -> bool {
+        let accounts = &controllers.flagger;
         let stored = review.old_object().map(|old| old.metadata.owner_references.as_slice());
         let is_canary = |own: &OwnerReference| {
             own.kind == "Canary" && own.api_version.starts_with("flagger.app/")

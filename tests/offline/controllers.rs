@@ -3,7 +3,9 @@
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use sluicegate::cluster;
-use sluicegate::policy::{Basis, Operation, Policies, Review, Verdict, evaluate};
+use sluicegate::policy::{
+    Action, Basis, Operation, Policies, Reference, Review, Verdict, evaluate,
+};
 use sluicegate::rules;
 use sluicegate::world::{Kind, Mesh, World};
 
@@ -118,4 +120,34 @@ proptest! {
         prop_assert!(!verdict.allowed());
         prop_assert!(verdict.findings.iter().any(|own| own.rule == "managed-weights"));
     }
+}
+
+/// A Rollout may have come or gone a moment ago: what a refusal rests on is read again, on either side.
+#[test]
+fn a_refusal_rests_on_what_drives() {
+    let split = |stable: u32, canary: u32| {
+        json!([{"name": "primary", "route": [
+            {"destination": {"host": "cart", "subset": "old"}, "weight": stable},
+            {"destination": {"host": "cart", "subset": "next"}, "weight": canary},
+        ]}])
+    };
+    let rollouts = Reference::Rollouts { namespace: "shop".to_owned() };
+    let refused = |old: &Value, new: &Value, user: &str, world: &World| {
+        let verdict = judge(old, new, user, world);
+        let refusals = verdict.of_action(Action::Deny).cloned().collect::<Vec<_>>();
+        assert!(!refusals.is_empty(), "{user}: {verdict:?}");
+        refusals
+    };
+    // That it is driven is why a person is refused.
+    let by_hand = refused(&split(80, 20), &split(60, 40), "jane", &worlds()[0]);
+    assert!(by_hand.iter().all(|own| own.rests_on.contains(&rollouts)), "{by_hand:?}");
+    // That it is not is why the controller is, whatever the rule.
+    let documents = cluster::parse("argo", WORLD).expect("the world of the cases");
+    let mut documents = documents.into_iter().collect::<Vec<_>>();
+    documents.retain(|own| own.value["kind"] != "Rollout");
+    let undriven = cluster::world(Mesh::default(), &documents, "shop");
+    let unknown = refused(&split(80, 20), &split(1, 90), CONTROLLER, &undriven);
+    assert!(unknown.iter().all(|own| own.rests_on.contains(&rollouts)), "{unknown:?}");
+    let strange = refused(&split(80, 20), &split(1, 90), "jane", &undriven);
+    assert!(!strange.iter().any(|own| own.rests_on.contains(&rollouts)), "{strange:?}");
 }

@@ -329,7 +329,7 @@ proptest! {
         let world = World::blank(Mesh::default());
         let review = review(&old, &new);
         let users = [Clients::of(review.object().expect("an object"), &review.namespace, &world)];
-        let change = Change::of(&review, &users, &PolicySpec::default(), &world, false).expect("two objects");
+        let change = Change::of(&review, &users, None, &PolicySpec::default(), &world, false).expect("two objects");
         prop_assert!(!change.is_partial);
         for request in requests() {
             let (was, is) = (first_route(&old, &request), first_route(&new, &request));

@@ -39,7 +39,7 @@ use super::ownership::Parts;
 use super::review::Review;
 use super::settings::PolicySpec;
 use crate::istio::{Condition, FieldPath, Host, Protocol, Timestamp, VirtualService};
-use crate::world::{Client, World};
+use crate::world::{Client, Driver, World};
 
 /// Shares smaller than this do not count: they are what floating point leaves over.
 const NOTHING: f64 = 1e-9;
@@ -174,11 +174,12 @@ pub struct Change {
 
 impl Change {
     /// Compares the two objects of `review`, for a deletion the stored one with what is in force without it. `users` are those of
-    /// the new object, for a deletion of the stored one; `is_blind` leaves the world out, so that only the objects themselves are
+    /// the new object, for a deletion of the stored one, and `driver` writes its weights; `is_blind` leaves the world out, so that only the objects themselves are
     /// evidence. `None` where the review has no VirtualService.
     pub fn of(
         review: &Review,
         users: &[Clients<'_>],
+        driver: Option<Driver<'_>>,
         policy: &PolicySpec,
         world: &World,
         is_blind: bool,
@@ -202,9 +203,6 @@ impl Change {
             let former = former.into_iter().filter(|own| !clients.contains(own));
             clients.extend(former.collect::<Vec<_>>());
         }
-        let own = [written.old, written.new].into_iter().flatten();
-        let driver =
-            world.driver_of_weights(written.namespace, written.name, own.map(|own| &own.metadata));
         let parts = Parts::of(driver, &world.mesh().domain);
         let context =
             Context::new(world, (&policy.roles, parts), &clients, &review.namespace, is_blind);

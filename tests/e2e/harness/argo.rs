@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use super::controller::{self, let_do_everything};
 use super::process::{Process, free_ports, unless_stolen};
 use super::workloads::Workloads;
-use super::{ControlPlane, Kubectl, Result, eventually, http, list, programs};
+use super::{Answer, ControlPlane, Kubectl, Result, eventually, http, list, programs};
 
 const START: Duration = Duration::from_secs(60);
 
@@ -40,14 +41,7 @@ impl ArgoRollouts {
             let kinds = "rollouts.v1alpha1.argoproj.io,experiments.v1alpha1.argoproj.io";
             Ok(admin.run(&["get", kinds])?.is_success())
         })?;
-        let group = "rbac.authorization.k8s.io";
-        let binding = json!({
-            "apiVersion": format!("{group}/v1"), "kind": "ClusterRoleBinding", "metadata": { "name": "argo-rollouts" },
-            "roleRef": { "apiGroup": group, "kind": "ClusterRole", "name": "cluster-admin" },
-            "subjects": [{ "apiGroup": group, "kind": "User", "name": Self::ACCOUNT }],
-        });
-        admin.apply(&binding)?.succeeded()?;
-        Ok(())
+        let_do_everything(plane, "argo-rollouts", Self::ACCOUNT)
     }
 
     /// Deploys demo with these steps and with two subsets, and waits until its first version is there.
@@ -153,16 +147,8 @@ impl ArgoRollouts {
         self.until(wanted, || self.kubectl.route_names("demo"))
     }
 
-    fn until(&self, wanted: &str, mut ask: impl FnMut() -> Result<String>) -> Result {
-        let mut last = String::new();
-        let waited = eventually(wanted, Duration::from_secs(60), || {
-            last = ask()?;
-            Ok(last == wanted)
-        });
-        waited.map_err(|error| {
-            let log = self.process.tail();
-            format!("{}, but {last}\n{log}", super::text(error)).into()
-        })
+    fn until(&self, wanted: &str, ask: impl FnMut() -> Result<String>) -> Result {
+        controller::until(&self.process, wanted, Duration::from_secs(60), ask)
     }
 
     /// Whether a write failed because nobody answered for the gate.
@@ -172,11 +158,12 @@ impl ArgoRollouts {
 
     /// The controller met no webhook that said no.
     pub(crate) fn was_never_refused(&self) -> Result {
-        let log = self.process.log()?;
-        match log.lines().find(|line| line.contains("denied the request")) {
-            Some(line) => Err(format!("Argo Rollouts was refused: {line}").into()),
-            None => Ok(()),
-        }
+        controller::was_never_refused(&self.process)
+    }
+
+    /// Weights by the hand of a person, to the stable side and to the canary.
+    pub(crate) fn weigh(&self, stable: u32, canary: u32) -> Result<Answer> {
+        controller::weigh(&self.kubectl, "demo", stable, canary)
     }
 }
 

@@ -94,9 +94,13 @@ impl Gate {
         self.registration(plane, label).create(plane)?.wait()
     }
 
-    /// All that it has said.
-    pub(crate) fn log(&self) -> Result<String> {
-        self.process.log()
+    /// It refused nothing to this account.
+    pub(crate) fn refused_nothing_of(&self, account: &str) -> Result {
+        let is_refusal = |line: &&str| line.contains("refused") && line.contains(account);
+        match self.process.log()?.lines().find(is_refusal) {
+            Some(line) => Err(format!("the gate refused {account}: {line}").into()),
+            None => Ok(()),
+        }
     }
 
     /// Gives it another certificate, as the kubelet does when the Secret changes.

@@ -4,6 +4,7 @@ mod app;
 mod argo;
 mod certs;
 pub(crate) mod control_plane;
+mod controller;
 mod flagger;
 mod gate;
 pub(crate) mod http;

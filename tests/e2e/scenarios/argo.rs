@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::scenarios;
-use crate::harness::{Answer, ArgoRollouts, Gate, Proxy, Registration, Result, Stage, eventually};
+use crate::harness::{ArgoRollouts, Gate, Proxy, Registration, Result, Stage, eventually};
 
 scenarios![
     argo_rollouts_goes_its_own_way,
@@ -28,13 +28,13 @@ fn argo_rollouts_goes_its_own_way(stage: &Stage) -> Result {
     argo.change_template("2")?;
     argo.until_weights("stable=20 canary=80")?;
     argo.until_phase("Paused")?;
-    weigh(&argo, 10, 90)?.refused(&[
+    argo.weigh(10, 90)?.refused(&[
         "managed-weights",
         "Rollout argo-steps/demo drives it",
         "kubectl argo rollouts promote demo -n argo-steps",
     ])?;
     // A rollback by hand passes, and the controller writes its own weight back: a raise that must pass, too.
-    weigh(&argo, 100, 0)?.succeeded()?;
+    argo.weigh(100, 0)?.succeeded()?;
     argo.until_weights("stable=20 canary=80")?;
     argo.promote()?;
     argo.until_phase("Healthy")?;
@@ -48,26 +48,7 @@ fn argo_rollouts_goes_its_own_way(stage: &Stage) -> Result {
     argo.until_phase("Degraded")?;
 
     argo.was_never_refused()?;
-    refused_nothing(&gate)
-}
-
-/// What a person does who takes the weights for hers.
-fn weigh(argo: &ArgoRollouts, stable: u32, canary: u32) -> Result<Answer> {
-    let change = json!([
-        { "op": "replace", "path": "/spec/http/0/route/0/weight", "value": stable },
-        { "op": "replace", "path": "/spec/http/0/route/1/weight", "value": canary },
-    ]);
-    let kind = "virtualservices.v1.networking.istio.io";
-    argo.kubectl.run(&["patch", kind, "demo", "--type=json", "-p", &change.to_string()])
-}
-
-fn refused_nothing(gate: &Gate) -> Result {
-    let log = gate.log()?;
-    let is_refusal = |line: &&str| line.contains("refused") && line.contains(ArgoRollouts::ACCOUNT);
-    match log.lines().find(is_refusal) {
-        Some(line) => Err(format!("the gate refused Argo Rollouts: {line}").into()),
-        None => Ok(()),
-    }
+    gate.refused_nothing_of(ArgoRollouts::ACCOUNT)
 }
 
 /// With two Services: a route for a header, a mirror, and an abort that takes both away before it turns the weights.
@@ -98,7 +79,7 @@ fn argo_rollouts_puts_its_own_routes_in_front(stage: &Stage) -> Result {
     argo.until_weights("demo-stable=100 demo-canary=0")?;
     argo.until_routes("primary")?;
     argo.was_never_refused()?;
-    refused_nothing(&gate)
+    gate.refused_nothing_of(ArgoRollouts::ACCOUNT)
 }
 
 /// Where every webhook fails closed the controller's writes fail while no gate answers, and as soon as one does it goes on.
@@ -125,7 +106,7 @@ fn argo_rollouts_outlives_a_gate(stage: &Stage) -> Result {
     argo.until_phase("Healthy")?;
     argo.until_weights("stable=100 canary=0")?;
     argo.was_never_refused()?;
-    refused_nothing(&second)
+    second.refused_nothing_of(ArgoRollouts::ACCOUNT)
 }
 
 /// As the manual registers it a gate that is gone stops people and no controller.
@@ -141,7 +122,7 @@ fn argo_rollouts_goes_on_without_a_gate(stage: &Stage) -> Result {
     argo.until_weights("stable=20 canary=80")?;
     argo.until_phase("Paused")?;
     gate.kill()?;
-    weigh(&argo, 10, 90)?.refused(&["failed calling webhook"])?;
+    argo.weigh(10, 90)?.refused(&["failed calling webhook"])?;
     argo.promote()?;
     argo.until_phase("Healthy")?;
     argo.until_weights("stable=100 canary=0")

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::scenarios;
-use crate::harness::{Flagger, Gate, Kubectl, Result, Stage};
+use crate::harness::{Flagger, Gate, Result, Stage};
 
 scenarios![flagger_goes_its_own_way, a_person_is_told_to_leave_it_to_flagger];
 
@@ -21,13 +21,7 @@ fn flagger_goes_its_own_way(stage: &Stage) -> Result {
     flagger.until_phase("Succeeded")?;
     flagger.until_weights("podinfo-primary=100 podinfo-canary=0")?;
     flagger.was_never_refused()?;
-    let log = gate.log()?;
-    let refused =
-        log.lines().find(|line| line.contains("refused") && line.contains(Flagger::ACCOUNT));
-    match refused {
-        Some(line) => Err(format!("the gate refused Flagger: {line}").into()),
-        None => Ok(()),
-    }
+    gate.refused_nothing_of(Flagger::ACCOUNT)
 }
 
 fn a_person_is_told_to_leave_it_to_flagger(stage: &Stage) -> Result {
@@ -38,15 +32,7 @@ fn a_person_is_told_to_leave_it_to_flagger(stage: &Stage) -> Result {
     let kubectl = plane.namespace("flagger-by-hand", Some("by-hand"))?;
     let analysis = json!({ "interval": "30s", "threshold": 2, "stepWeight": 20, "maxWeight": 60 });
     let flagger = Flagger::deploy(plane, kubectl, &analysis)?;
-    let weigh = |kubectl: &Kubectl, primary: u32, canary: u32| {
-        let change = json!([
-            { "op": "replace", "path": "/spec/http/0/route/0/weight", "value": primary },
-            { "op": "replace", "path": "/spec/http/0/route/1/weight", "value": canary },
-        ]);
-        let kind = "virtualservices.v1.networking.istio.io";
-        kubectl.run(&["patch", kind, "podinfo", "--type=json", "-p", &change.to_string()])
-    };
-    weigh(&flagger.kubectl, 80, 20)?.refused(&[
+    flagger.weigh(80, 20)?.refused(&[
         "managed-weights",
         "Canary flagger-by-hand/podinfo drives it",
         "kubectl -n flagger-by-hand edit canary podinfo",
