@@ -149,7 +149,12 @@ fn refusal(case: &Case<'_>, change: &Change, flow: &Flow, moved: &Movement) -> S
             percent(reached)
         ));
     }
+    let is_driven = case.ownership.is_some_and(|ownership| !ownership.is_own);
     message.push_str(&match step.ladder.is_empty() {
+        // Any rise by hand would be another rule's finding.
+        _ if is_driven && flow.base == Base::Stored => format!(
+            "\n  Passes now: {name} at {from} or less; to raise it is for the controller that drives it."
+        ),
         _ if nothing => format!("\n  Passes now: a subset without the pods of {name} for the rest; then {name} may start."),
         true if flow.falls => {
             format!("\n  Passes now: a route of their own for these requests, with {name} up to {weight}{once}{without}.")
