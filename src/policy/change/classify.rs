@@ -304,7 +304,9 @@ impl<'a> Weighing<'a> {
             Some(memory) if common.loser.is_some_and(|loser| self.is_stable_now(loser)) => {
                 (Class::Canary, Some(memory))
             }
-            _ => (self.by_age_and_weight(at, had, common), None),
+            // Nor is what it would take over from: it may be the way out.
+            Some(_) => (Class::Unknown, None),
+            None => (self.by_age_and_weight(at, had, common), None),
         }
     }
 
