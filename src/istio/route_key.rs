@@ -76,8 +76,7 @@ fn text(own: &RouteMatch) -> String {
     if !source_namespace.is_empty() {
         say("namespace", source_namespace);
     }
-    for (name, list) in
-        [("gateway", gateways), ("sni", sni_hosts), ("subnet", destination_subnets)]
+    for (name, list) in [("gateway", gateways), ("sni", sni_hosts), ("subnet", destination_subnets)]
     {
         let mut list = list.clone();
         list.sort_unstable();
@@ -111,7 +110,9 @@ mod tests {
 
     #[test]
     fn only_what_is_matched_counts() {
-        let beta = key("{name: a, match: [{headers: {x-beta: {exact: 'true'}}}], route: [{destination: {host: a}}]}");
+        let beta = key(
+            "{name: a, match: [{headers: {x-beta: {exact: 'true'}}}], route: [{destination: {host: a}}]}",
+        );
         assert_eq!(beta, key("{name: b, match: [{headers: {x-beta: {exact: 'true'}}}]}"));
         assert_ne!(beta, key("{match: [{headers: {x-beta: {prefix: 'true'}}}]}"));
         for everything in ["{}", "{match: []}", "{match: [{uri: {prefix: /}}]}", "{match: [{}]}"] {

@@ -117,11 +117,7 @@ const POD_TEMPLATE_HASH: &str = "rollouts-pod-template-hash";
 impl World {
     /// Which version of its Rollout a subset of `namespace` selects, by the hash among its labels; `None` without a hash, and where
     /// no Rollout says what it means.
-    pub fn revision(
-        &self,
-        namespace: &str,
-        labels: &BTreeMap<String, String>,
-    ) -> Option<Revision> {
+    pub fn revision(&self, namespace: &str, labels: &BTreeMap<String, String>) -> Option<Revision> {
         let hash = labels.get(POD_TEMPLATE_HASH).filter(|hash| !hash.is_empty())?;
         let mut rollouts = self.deliveries.rollouts.of_namespace(namespace).map(|(_, own)| own);
         rollouts.find_map(|own| match &own.status {

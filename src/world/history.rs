@@ -47,9 +47,10 @@ pub struct Reign {
 }
 
 impl Reign {
-    /// Whether it was long enough, or came slowly enough, to be called stable.
-    fn is_settled(&self) -> bool {
-        let lasted = self.since.zip(self.until).map(|(since, until)| until.0 - since.0);
+    /// Whether it was long enough, or came slowly enough, to be called stable; one that lasts lasted at least until `seen`.
+    fn is_settled(&self, seen: Option<Timestamp>) -> bool {
+        let until = self.until.or(seen);
+        let lasted = self.since.zip(until).map(|(since, until)| until.0 - since.0);
         !self.jumped || lasted.is_some_and(|seconds| seconds >= SETTLED_AFTER)
     }
 
@@ -210,17 +211,18 @@ impl World {
     }
 
     /// What `reigns` say of a destination, by what it selects now: `None` where they say nothing. A reign that began with a jump
-    /// and did not last says nothing.
+    /// and did not last says nothing; the present one lasted at least until `seen`.
     pub fn recall(
         &self,
         reigns: &[Reign],
+        seen: Option<Timestamp>,
         (host, subset): (&Host, &str),
         labels: Option<&BTreeMap<String, String>>,
     ) -> Option<Memory> {
         let mut another = None;
         let images = labels.map(|labels| self.images(host, labels)).unwrap_or_default();
         for own in reigns.iter().rev() {
-            if !own.is_of(host, subset, labels) || !own.is_settled() {
+            if !own.is_of(host, subset, labels) || !own.is_settled(seen) {
                 continue;
             }
             let is_known = !own.images.is_empty() && !images.is_empty();
@@ -290,7 +292,6 @@ impl World {
         let known = self.history.get(&metadata.namespace, &metadata.name, key);
         let mut reigns = known.cloned().unwrap_or_default();
         let held = predecessor.and_then(|before| heaviest(before, None));
-        let Some((host, subset)) = heaviest(route, held) else { return };
         if reigns.last().is_none_or(|last| last.until.is_some()) {
             let Some(held) = held else { return };
             let since = old.and_then(|old| {
@@ -298,7 +299,12 @@ impl World {
                 own.spec_written().or(own.creation_timestamp)
             });
             reigns.push(self.reign(held, &metadata.namespace, since));
+            if heaviest(route, None).is_none() {
+                // Of equals nobody takes over, and by the weights alone nobody would know any more who it was.
+                self.history.put(&metadata.namespace, &metadata.name, key, reigns.clone());
+            }
         }
+        let Some((host, subset)) = heaviest(route, held) else { return };
         let mut next = self.reign((host, subset), &metadata.namespace, metadata.spec_written());
         let Some(last) = reigns.last_mut() else { return };
         let now = self.labels_of(&last.host, &last.subset, &metadata.namespace);
@@ -324,11 +330,11 @@ impl World {
             shares.get(&(host, subset)).copied().unwrap_or_default()
         });
         let has = shares(route).get(&(host, subset)).copied().unwrap_or_default();
-        let returns = reigns.iter().any(|own| own.is_settled() && own.is_like(&next));
+        let returns = reigns.iter().any(|own| own.is_settled(None) && own.is_like(&next));
         next.jumped = !returns && had.is_none_or(|had| has - had > STEP);
         // One line for each version: the latest.
         if let Some(last) = reigns.last().cloned() {
-            let settled = reigns.iter().any(|own| own.is_settled() && own.is_like(&last));
+            let settled = reigns.iter().any(|own| own.is_settled(None) && own.is_like(&last));
             reigns.retain(|own| !own.is_like(&last));
             reigns.push(Reign { jumped: last.jumped && !settled, ..last });
         }
@@ -378,13 +384,19 @@ impl World {
         let (namespace, name) = (&old.metadata.namespace, &old.metadata.name);
         for (key, holder) in self.holders(old) {
             let known = self.history.get(namespace, name, &key);
-            let has_one = known.is_some_and(|own| own.last().is_some_and(|own| own.until.is_none()));
+            let has_one =
+                known.is_some_and(|own| own.last().is_some_and(|own| own.until.is_none()));
             if !has_one {
                 let mut reigns = known.cloned().unwrap_or_default();
                 reigns.push(holder);
                 self.history.put(namespace, name, &key, reigns);
             }
         }
+    }
+
+    /// Who carries the greatest share of the route that is known by `key` in `object`; nobody where several carry as much.
+    pub fn holder(&self, object: &VirtualService, key: &str) -> Option<Reign> {
+        self.holders(object).into_iter().find(|(own, _)| own == key).map(|(_, reign)| reign)
     }
 
     /// Who carries the greatest share of each route now.

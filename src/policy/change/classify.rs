@@ -1,5 +1,6 @@
 //! What a movement is: a canary's rise, a rollback, an evacuation, an addition, or nobody can tell.
 
+use std::borrow::Cow;
 use std::cmp::Ordering;
 use std::collections::BTreeSet;
 
@@ -173,7 +174,7 @@ struct Weighing<'a> {
     relations: &'a Relations,
     written: Since,
     /// Who carried these requests before, and where to ask what that means.
-    reigns: Option<(&'a [Reign], &'a World)>,
+    reigns: Option<(Cow<'a, [Reign]>, &'a World)>,
 }
 
 impl<'a> Weighing<'a> {
@@ -300,6 +301,10 @@ impl<'a> Weighing<'a> {
         }
         match self.recall(at) {
             Some(memory @ Memory::WasStable(_)) => (takes_over, Some(memory)),
+            // What carries most goes on as it is.
+            Some(_) if common.heaviest == Some(at) => {
+                (self.by_age_and_weight(at, had, common), None)
+            }
             // It is another version than the one that was stable; whoever is stable now has to be known to be.
             Some(memory) if common.loser.is_some_and(|loser| self.is_stable_now(loser)) => {
                 (Class::Canary, Some(memory))
@@ -311,9 +316,9 @@ impl<'a> Weighing<'a> {
     }
 
     fn recall(&self, at: usize) -> Option<Memory> {
-        let (reigns, world) = self.reigns?;
+        let (reigns, world) = self.reigns.as_ref()?;
         let own = self.destinations.get(at);
-        world.recall(reigns, (&own.host, &own.subset), own.labels.as_ref())
+        world.recall(reigns, self.written, (&own.host, &own.subset), own.labels.as_ref())
     }
 
     fn is_stable_now(&self, at: usize) -> bool {

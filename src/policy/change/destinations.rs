@@ -8,11 +8,11 @@ use std::sync::Arc;
 
 use hashbrown::HashMap;
 
+use super::chronicle::Chronicle;
 use crate::istio::{self, Host, Location, Subset};
 use crate::policy::names::{self, Role, Version};
 use crate::policy::ownership::Parts;
 use crate::policy::settings::Roles;
-use super::chronicle::Chronicle;
 use crate::world::{Age, Client, EffectiveRule, Endpoints, HostKind, Revision, World};
 
 /// A destination of the old or the new object, and what is known of it.
