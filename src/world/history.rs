@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::table::Table;
 use super::{Client, World};
-use crate::istio::{Host, Protocol, Route, Timestamp, VirtualService, null_as_default};
+use crate::istio::{Host, Metadata, Protocol, Route, Timestamp, VirtualService, null_as_default};
 
 /// So many routes are remembered; the one that has changed least recently goes first.
 const MOST_ROUTES: usize = 4096;
@@ -91,6 +91,16 @@ impl RouteHistory {
     /// When it last changed.
     fn changed(&self) -> Option<Timestamp> {
         changed(&self.reigns)
+    }
+
+    /// What it is known by: namespace, name and route.
+    pub fn key(&self) -> (&str, &str, &str) {
+        (&self.namespace, &self.name, &self.route)
+    }
+
+    /// Puts those first that have changed last: what is left out from the end, where not all has room.
+    pub fn latest_first(all: &mut [Self]) {
+        all.sort_by(|a, b| b.changed().cmp(&a.changed()).then_with(|| a.key().cmp(&b.key())));
     }
 }
 
@@ -317,14 +327,7 @@ impl World {
             return;
         }
         last.until = next.since;
-        // What is known by now is what it was at its end; what nobody can find any more is what was noted down.
-        if let Some(labels) = now {
-            last.images = match self.images_of(&last.host, &labels) {
-                images if images.is_empty() => std::mem::take(&mut last.images),
-                images => images,
-            };
-            last.labels = Some(labels);
-        }
+        self.describe(last, &metadata.namespace);
         let had = predecessor.map(|before| {
             let shares = shares(before);
             shares.get(&(host, subset)).copied().unwrap_or_default()
@@ -416,48 +419,46 @@ impl World {
         found
     }
 
-    /// All that is worth keeping over a restart: the routes that have a history first, the latest change first, and then who carries
-    /// the others now.
+    /// What is remembered, with what the present carriers select and run now; by namespace, name and route.
     pub fn memories(&self) -> Vec<RouteHistory> {
         let mut all = Vec::new();
         for (namespace, names) in self.history.routes.namespaces() {
             for (name, routes) in names {
                 for (route, reigns) in routes {
                     let mut reigns = reigns.clone();
-                    if let Some(last) = reigns.last_mut().filter(|own| own.until.is_none())
-                        && let Some(labels) = self.labels_of(&last.host, &last.subset, namespace)
-                    {
-                        last.images = match self.images_of(&last.host, &labels) {
-                            images if images.is_empty() => std::mem::take(&mut last.images),
-                            images => images,
-                        };
-                        last.labels = Some(labels);
+                    if let Some(last) = reigns.last_mut().filter(|own| own.until.is_none()) {
+                        self.describe(last, namespace);
                     }
-                    all.push(RouteHistory {
-                        namespace: namespace.to_owned(),
-                        name: name.clone(),
-                        route: route.clone(),
-                        reigns,
-                    });
+                    let (namespace, name) = (namespace.to_owned(), name.clone());
+                    all.push(RouteHistory { namespace, name, route: route.clone(), reigns });
                 }
             }
         }
-        for object in self.virtual_services.iter() {
-            let (namespace, name) = (&object.metadata.namespace, &object.metadata.name);
-            for (route, reign) in self.holders(object) {
-                if self.history.get(namespace, name, &route).is_none() {
-                    let (namespace, name) = (namespace.to_owned(), name.to_owned());
-                    all.push(RouteHistory { namespace, name, route, reigns: vec![reign] });
-                }
-            }
-        }
-        let turn = |own: &RouteHistory| (own.reigns.len() > 1, own.changed());
-        all.sort_by(|a, b| {
-            turn(b).cmp(&turn(a)).then_with(|| {
-                (&a.namespace, &a.name, &a.route).cmp(&(&b.namespace, &b.name, &b.route))
-            })
-        });
+        all.sort_by(|a, b| a.key().cmp(&b.key()));
         all
+    }
+
+    /// Who carries the routes of all VirtualServices now, in no order: what a takeover that nobody sees is told by.
+    pub fn present(&self) -> Vec<RouteHistory> {
+        let of = |object: &VirtualService| {
+            let Metadata { namespace, name, .. } = &object.metadata;
+            let (namespace, name) = (namespace.clone(), name.clone());
+            self.holders(object).into_iter().map(move |(route, reign)| {
+                let (namespace, name) = (namespace.clone(), name.clone());
+                RouteHistory { namespace, name, route, reigns: vec![reign] }
+            })
+        };
+        self.virtual_services.iter().flat_map(of).collect()
+    }
+
+    /// What is known by now is what it is; what nobody can find any more is what was noted down.
+    fn describe(&self, reign: &mut Reign, namespace: &str) {
+        let Some(labels) = self.labels_of(&reign.host, &reign.subset, namespace) else { return };
+        let images = self.images_of(&reign.host, &labels);
+        if !images.is_empty() {
+            reign.images = images;
+        }
+        reign.labels = Some(labels);
     }
 
     /// Takes in what was kept over a restart. What is remembered already, and is as new, stays.
