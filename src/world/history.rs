@@ -249,7 +249,7 @@ impl World {
             }
             let made = labels.and_then(|labels| self.age(host, labels).workload);
             // What was made after it ended is something else of that name.
-            if !made.zip(own.until).is_some_and(|(made, until)| made > until) {
+            if made.zip(own.until).is_none_or(|(made, until)| made <= until) {
                 return Some(Memory::WasStable(own.until));
             }
         }
