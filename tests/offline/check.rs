@@ -96,6 +96,43 @@ fn without_a_world_the_typo_is_denied_too_and_the_gap_is_said() {
     assert_eq!(desk.run(&["check", "--old", "old.yaml", "up.yaml"]).code(), 0);
 }
 
+/// A ConfigMap as kubectl prints it, or what its key holds.
+#[test]
+fn the_history_of_a_file_tells_the_way_back() {
+    let route = |subset: &str| {
+        format!(
+            "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {{name: reviews, namespace: shop}}\n\
+             spec: {{hosts: [reviews], http: [{{route: [{{destination: {{host: reviews, subset: {subset}}}}}]}}]}}\n"
+        )
+    };
+    let kept = r#"{"routes": [{"namespace": "shop", "name": "reviews", "route": "http", "reigns": [{"host": "reviews.shop.svc.cluster.local", "subset": "blue", "until": "2026-11-26T12:00:00Z"}, {"host": "reviews.shop.svc.cluster.local", "subset": "green"}]}]}"#;
+    let map = format!(
+        "apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: sluicegate}}\ndata:\n  history.json: '{kept}'\n"
+    );
+    let desk = Desk::with(&[
+        ("old.yaml", &route("green")),
+        ("new.yaml", &route("blue")),
+        ("map.yaml", &map),
+        ("history.json", kept),
+        ("empty.yaml", "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: sluicegate}\n"),
+    ]);
+    let world =
+        ["--world", concat!(env!("CARGO_MANIFEST_DIR"), "/tests/cases/worlds/blue-green.yaml")];
+    let check = |history: &[&str]| {
+        let arguments = [&["check", "--old", "old.yaml"][..], &world, history, &["new.yaml"]];
+        desk.run(&arguments.concat())
+    };
+    assert_eq!(check(&[]).code(), 1);
+    for file in ["map.yaml", "history.json"] {
+        let answer = check(&["--history", file]);
+        assert_eq!(answer.code(), 0, "{}{}", answer.out(), answer.err());
+        assert!(answer.out().contains("until 2026-11-26T12:00:00Z"), "{}", answer.out());
+    }
+    let answer = check(&["--history", "empty.yaml"]);
+    assert_eq!(answer.code(), 2);
+    assert!(answer.err().contains("kubectl get configmap sluicegate"), "{}", answer.err());
+}
+
 #[test]
 fn the_json_has_the_promised_shape() {
     let desk = Desk::with(&[("old.yaml", &split(99, 1)), ("new.yaml", &split(1, 99))]);
