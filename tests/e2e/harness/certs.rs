@@ -14,9 +14,12 @@ pub(crate) struct Authority {
 
 /// A certificate and its key, both PEM.
 pub(crate) struct Pair {
-    pub(super) certificate: String,
-    pub(super) key: String,
+    pub(crate) certificate: String,
+    pub(crate) key: String,
 }
+
+/// Where a server on this machine is.
+pub(crate) const LOOPBACK: &[&str] = &["127.0.0.1", "localhost"];
 
 impl Authority {
     pub(crate) fn new() -> Result<Self> {
@@ -34,14 +37,19 @@ impl Authority {
 
     /// For a server on loopback.
     pub(crate) fn server(&self, name: &str) -> Result<Pair> {
-        let mut params =
-            CertificateParams::new(vec!["127.0.0.1".to_owned(), "localhost".to_owned()])?;
+        self.server_at(name, LOOPBACK)
+    }
+
+    /// For a server at these names and addresses.
+    pub(crate) fn server_at(&self, name: &str, places: &[&str]) -> Result<Pair> {
+        let places = places.iter().map(|&place| place.to_owned());
+        let mut params = CertificateParams::new(places.collect::<Vec<_>>())?;
         params.distinguished_name = named(name, None).distinguished_name;
         self.sign(params, ExtendedKeyUsagePurpose::ServerAuth)
     }
 
     /// For a client whom the API server knows by these names.
-    pub(super) fn client(&self, user: &str, group: Option<&str>) -> Result<Pair> {
+    pub(crate) fn client(&self, user: &str, group: Option<&str>) -> Result<Pair> {
         self.sign(named(user, group), ExtendedKeyUsagePurpose::ClientAuth)
     }
 

@@ -5,9 +5,9 @@ use std::process::Command;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::certs::{Authority, token_keys};
+use super::certs::{Authority, LOOPBACK, token_keys};
 use super::kubectl::Kubectl;
 use super::process::{Process, free_ports, unless_stolen};
 use super::sandbox::Sandbox;
@@ -44,7 +44,7 @@ impl ControlPlane {
         let (kubectl, etcd, api_server, crds) = (kubectl?, etcd?, api_server?, crds?);
 
         let authority = Authority::new()?;
-        write_credentials(&sandbox, &authority)?;
+        write_credentials(&sandbox, &authority, LOOPBACK)?;
         let (etcd, etcd_port) = unless_stolen(|| start_etcd(&sandbox, &etcd))?;
         let (api_server, api_port, admin) = unless_stolen(|| {
             start_api_server(&sandbox, &authority, &api_server, etcd_port, &kubectl)
@@ -137,16 +137,7 @@ impl ControlPlane {
     }
 
     fn install_crds(&self, file: &Path) -> Result {
-        self.admin.run(&["create", "-f", &file.display().to_string()])?.succeeded()?;
-        self.admin
-            .run(&["wait", "crd", "--all", "--for=condition=Established", "--timeout=30s"])?
-            .succeeded()?;
-        // Established says that the names are taken; the handlers follow a moment later.
-        eventually("serving Istio's kinds", START, || {
-            let kinds =
-                "virtualservices.v1.networking.istio.io,destinationrules.v1.networking.istio.io";
-            Ok(self.admin.run(&["get", kinds])?.is_success())
-        })
+        install_crds(&self.admin, file)
     }
 
     /// What the gates may read is what the manual tells people to grant, and not a word more.
@@ -179,8 +170,27 @@ impl ControlPlane {
     }
 }
 
-fn write_credentials(sandbox: &Sandbox, authority: &Authority) -> Result {
-    let serving = authority.server("kube-apiserver")?;
+/// Istio's kinds, and the moment in which they are served.
+pub(crate) fn install_crds(admin: &Kubectl, file: &Path) -> Result {
+    admin.run(&["create", "-f", &file.display().to_string()])?.succeeded()?;
+    admin
+        .run(&["wait", "crd", "--all", "--for=condition=Established", "--timeout=30s"])?
+        .succeeded()?;
+    // Established says that the names are taken; the handlers follow a moment later.
+    eventually("serving Istio's kinds", START, || {
+        let kinds =
+            "virtualservices.v1.networking.istio.io,destinationrules.v1.networking.istio.io";
+        Ok(admin.run(&["get", kinds])?.is_success())
+    })
+}
+
+/// What the API server proves itself with, at these names and addresses, and the keys of the tokens that it issues.
+pub(crate) fn write_credentials(
+    sandbox: &Sandbox,
+    authority: &Authority,
+    names: &[&str],
+) -> Result {
+    let serving = authority.server_at("kube-apiserver", names)?;
     sandbox.write("ca.crt", authority.certificate())?;
     sandbox.write("api.crt", &serving.certificate)?;
     sandbox.write("api.key", &serving.key)?;
@@ -190,7 +200,8 @@ fn write_credentials(sandbox: &Sandbox, authority: &Authority) -> Result {
     Ok(())
 }
 
-fn write_kubeconfig(
+/// A kubeconfig in a folder of this run, for a user known by a client certificate.
+pub(crate) fn write_kubeconfig(
     sandbox: &Sandbox,
     authority: &Authority,
     name: &str,
@@ -201,6 +212,17 @@ fn write_kubeconfig(
     let pair = authority.client(user, group)?;
     let certificate = sandbox.write(&format!("{name}.crt"), &pair.certificate)?;
     let key = sandbox.write(&format!("{name}.key"), &pair.key)?;
+    let user = json!({ "client-certificate": certificate, "client-key": key });
+    write_kubeconfig_with(sandbox, name, &user, port)
+}
+
+/// The same for a user who says in another way who they are.
+pub(crate) fn write_kubeconfig_with(
+    sandbox: &Sandbox,
+    name: &str,
+    user: &Value,
+    port: u16,
+) -> Result<PathBuf> {
     // JSON is YAML, and every reader of a kubeconfig takes it.
     let config = json!({
         "apiVersion": "v1",
@@ -211,7 +233,7 @@ fn write_kubeconfig(
             "server": format!("https://127.0.0.1:{port}"),
             "certificate-authority": sandbox.path().join("ca.crt"),
         }}],
-        "users": [{ "name": name, "user": { "client-certificate": certificate, "client-key": key } }],
+        "users": [{ "name": name, "user": user }],
     });
     sandbox.write(&format!("{name}.kubeconfig"), config.to_string())
 }
@@ -249,6 +271,7 @@ fn start_api_server(
         kubeconfig,
         home: sandbox.path().to_owned(),
         namespace: "default".to_owned(),
+        network: None,
     };
     let file = |name: &str| sandbox.path().join(name).display().to_string();
     let mut command = Command::new(program);

@@ -6,16 +6,18 @@ use std::process::{Command, Stdio};
 
 use serde_json::Value;
 
-use super::Result;
+use super::{Result, process};
 
 /// kubectl as one user in one namespace.
 #[derive(Clone)]
 pub(crate) struct Kubectl {
-    pub(super) program: PathBuf,
-    pub(super) kubeconfig: PathBuf,
+    pub(crate) program: PathBuf,
+    pub(crate) kubeconfig: PathBuf,
     /// Keeps the caches out of the home of whoever runs the tests.
-    pub(super) home: PathBuf,
-    pub(super) namespace: String,
+    pub(crate) home: PathBuf,
+    pub(crate) namespace: String,
+    /// The network namespace (a file) from which the API server is reached, where it is not that of the tests.
+    pub(crate) network: Option<PathBuf>,
 }
 
 /// What kubectl said.
@@ -34,7 +36,8 @@ impl Kubectl {
 
     /// With `-f -` among the arguments.
     pub(crate) fn run_with(&self, args: &[&str], stdin: &str) -> Result<Answer> {
-        let mut child = Command::new(&self.program)
+        let mut child = self
+            .command()
             .args(["--namespace", &self.namespace, "--request-timeout", "30s"])
             .args(args)
             .env("KUBECONFIG", &self.kubeconfig)
@@ -56,6 +59,13 @@ impl Kubectl {
             stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
             stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
         })
+    }
+
+    fn command(&self) -> Command {
+        match &self.network {
+            None => Command::new(&self.program),
+            Some(network) => process::in_network(network, &self.program),
+        }
     }
 
     pub(crate) fn apply(&self, object: &Value) -> Result<Answer> {

@@ -2,7 +2,7 @@
 
 mod app;
 mod argo;
-mod certs;
+pub(crate) mod certs;
 pub(crate) mod control_plane;
 mod controller;
 mod flagger;
@@ -12,7 +12,7 @@ mod kubectl;
 pub(crate) mod process;
 pub(crate) mod programs;
 mod proxy;
-mod registration;
+pub(crate) mod registration;
 pub(crate) mod sandbox;
 mod workloads;
 
@@ -87,12 +87,12 @@ impl Running {
     }
 }
 
-fn text(failed: Failed) -> String {
+pub(crate) fn text(failed: Failed) -> String {
     failed.message().unwrap_or("failed without a message").to_owned()
 }
 
 /// The object of this kind that the manual shows: what people copy has to work.
-fn manual(kind: &str) -> Result<&'static str> {
+pub(crate) fn manual(kind: &str) -> Result<&'static str> {
     let text = include_str!("../../../docs/webhook.md");
     let mut blocks = text.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next());
     let is_meant = |block: &&str| block.lines().any(|line| line == format!("kind: {kind}"));

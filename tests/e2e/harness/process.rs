@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::net::TcpListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::thread;
@@ -64,6 +64,14 @@ impl Process {
         }
     }
 
+    #[allow(
+        dead_code,
+        reason = "only the node tests, which share this, look into a process by its number"
+    )]
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     pub(crate) fn kill(&mut self) -> Result {
         self.sandbox.stopped(self.child.id());
         self.child.kill()?;
@@ -119,6 +127,13 @@ impl Drop for Process {
         }
         self.sandbox.stopped(self.child.id());
     }
+}
+
+/// A program in a network namespace, as a process of its own whose number is that of the command.
+pub(crate) fn in_network(network: &Path, program: &Path) -> Command {
+    let mut command = Command::new("nsenter");
+    command.arg(format!("--net={}", network.display())).arg("--").arg(program);
+    command
 }
 
 /// Ports that were free a moment ago. Held together, so that no two are the same.

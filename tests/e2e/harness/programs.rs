@@ -20,8 +20,8 @@ pub(crate) fn find(name: &str) -> Result<PathBuf> {
     places.iter().find(|path| path.is_file()).cloned().ok_or_else(|| {
         let places: Vec<_> = places.iter().map(|path| path.display().to_string()).collect();
         format!(
-            "{name} is missing (looked for {}). Run `make platform` once: it builds the real programs of these tests \
-             (ten to fifteen minutes; afterwards a second)",
+            "{name} is missing (looked for {}). Run `make platform` once (for a node also `make platform-node`): it builds the \
+             real programs of these tests (ten to fifteen minutes; afterwards a second)",
             places.join(", ")
         )
         .into()

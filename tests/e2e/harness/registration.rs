@@ -23,8 +23,9 @@ pub(crate) enum Fails {
     Open,
 }
 
-/// Finds out whether the API server asks: it learns of a registration by a watch, so a moment late.
-pub(crate) struct Probe(Kubectl);
+/// Finds out whether the API server asks: it learns of a registration by a watch, so a moment late. It asks in a namespace behind
+/// the gate.
+pub(crate) struct Probe(pub(crate) Kubectl);
 
 impl Registration {
     pub(crate) fn create(&self, plane: &ControlPlane) -> Result<Probe> {
@@ -97,7 +98,7 @@ impl Probe {
     }
 }
 
-fn base64(bytes: &[u8]) -> String {
+pub(crate) fn base64(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut text = String::new();
     for chunk in bytes.chunks(3) {

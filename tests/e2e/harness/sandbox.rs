@@ -26,7 +26,10 @@ while read -r word value; do
     esac
 done
 for pid in $pids; do kill -KILL "$pid"; done
-[ -z "$folder" ] || rm -rf "$folder"
+[ -z "$folder" ] || {
+    [ ! -e "$folder/clean-up" ] || sh "$folder/clean-up"
+    rm -rf "$folder"
+}
 "#;
 
 pub(crate) struct Sandbox {
