@@ -122,7 +122,7 @@ fn of_rival(case: &Delivery<'_>, canary: &CanaryPlan, report: &mut Report<'_>) {
     let (other, name) = (rival.metadata.name.as_str(), target.name.as_str());
     let message = || {
         format!(
-            "Canary {}/{other} has the same target, {name}: both scale it, copy it to {name}-primary and end each other's releases\n  Passes without a warning: one Canary for each workload.",
+            "Canary {}/{other} has the same target, {name}: both copy it to {name}-primary, and each scales it to 0 when it is done, in the middle of the other's release\n  Passes without a warning: one Canary for each workload.",
             review.namespace
         )
     };
@@ -218,7 +218,7 @@ fn of_thresholds(analysis: &AnalysisPlan, target: &str, at: &FieldPath, report: 
     // FL `deployment_ready.go` `isDeploymentReady`: so many percent of the pods, of which 0 is none.
     if let Some(value) = given(analysis.canary_ready_threshold) {
         let what = format!(
-            "{value} % of the canary's pods have to be available before it gets requests: also with none it does, and its share fails"
+            "{value} % of the canary's pods have to be available before it gets requests: it gets them with none, too, and its share fails"
         );
         one(
             "canaryReadyThreshold",
@@ -228,7 +228,7 @@ fn of_thresholds(analysis: &AnalysisPlan, target: &str, at: &FieldPath, report: 
     }
     if let Some(value) = given(analysis.primary_ready_threshold) {
         let what = format!(
-            "{value} % of the pods of {target}-primary have to be available: promotion gives all requests back to it also with none"
+            "{value} % of the pods of {target}-primary have to be available: promotion gives all requests back to it with none, too"
         );
         one(
             "primaryReadyThreshold",
@@ -267,9 +267,12 @@ fn of_ramp(
         );
         say(report, path("stepWeights"), ("stuck", ""), 0.0, &what, &rising(steps));
     } else if !is_promoted && end == 0 {
-        let what = format!(
-            "without steps the canary stays at 0 %: {target} is never promoted, and its release never ends"
-        );
+        let steps = match analysis.step_weight {
+            Some(step) => format!("steps of {} % lead nowhere", number(step)),
+            None => "there are no steps".to_owned(),
+        };
+        let what =
+            format!("{steps}: the canary stays at 0 %, and a release of {target} never ends");
         let pass = "stepWeight: 10 with maxWeight: 50, or iterations for blue/green";
         say(report, path("stepWeight"), ("stuck", ""), 0.0, &what, pass);
     } else if !is_promoted {
@@ -298,18 +301,22 @@ fn of_ramp(
     let large = large.find(|(_, (from, to))| *to as f64 > limit(*from as f64) + 1e-9);
     if let Some((index, &(from, to))) = large {
         let (from, to) = (from as f64, to as f64);
+        let most = limit(from);
         let (field, pass) = match has_list {
-            true => (path("stepWeights").index(index), "an entry of"),
-            false => (path("stepWeight"), "a step to"),
+            true => (
+                path("stepWeights").index(index),
+                format!("an entry of at most {} there", number(most)),
+            ),
+            false => (path("stepWeight"), format!("stepWeight: {} or less", number(most - from))),
         };
-        let pass = format!("{pass} up to {} behind {}", number(limit(from)), number(from));
-        let what = format!("{}; {}", rise(from, to), policy.limit_in_words(from));
+        let what = format!(
+            "the canary goes from {} % to {} % in one step; {}",
+            number(from),
+            number(to),
+            policy.limit_in_words(from)
+        );
         say(report, field, ("rise", ""), to - from, &what, &pass);
     }
-}
-
-fn rise(from: f64, to: f64) -> String {
-    format!("the canary goes from {} % to {} % in one step", number(from), number(to))
 }
 
 /// The same steps in order.
@@ -333,10 +340,16 @@ fn of_steps(policy: &Policy, own: &PlannedCanary, report: &mut Report<'_>) {
         let what = "there are no steps: as soon as its pods are available all users get the new version, in one write";
         return say(report, path, ("steps", ""), 1.0, what, pass);
     }
-    let has_analysis = own.analyses().next().is_some();
-    if !has_analysis && !own.steps.iter().any(|step| step.waits()) {
-        let what = "no step waits: there is no pause, analysis, experiment or plugin, and all users get the new version as fast as its pods start";
-        return say(report, path, ("steps", ""), 0.0, what, pass);
+    // AR `rollout/analysis.go` `reconcileAnalysisRuns`: what is fully promoted is not analysed any further.
+    let beside = match own.analyses().next() {
+        Some(_) => "the analysis beside them ends with the last one",
+        None => "there is no pause, analysis, experiment or plugin",
+    };
+    if !own.steps.iter().any(|step| step.waits()) {
+        let what = format!(
+            "no step waits: {beside}, and all users get the new version as fast as its pods start"
+        );
+        return say(report, path, ("steps", ""), 0.0, &what, pass);
     }
     let limit = |from: f64| policy.spec().step.limit(from);
     for Rise { from, to, step } in own.rises() {
@@ -347,10 +360,11 @@ fn of_steps(policy: &Policy, own: &PlannedCanary, report: &mut Report<'_>) {
             Some(step) => path.clone().index(step).field("setWeight"),
             None => path.clone(),
         };
+        let (said, then) = (number(from), number(to));
         let what = match step {
-            None if from <= 0.0 => "no step gives the canary a share, and behind the last one that waits all users get the new version at once".to_owned(),
-            None => format!("behind the last step that waits the canary goes from {} % to 100 % at once", number(from)),
-            Some(_) => rise(from, to),
+            None if from <= 0.0 => "the canary has no share at the last step that waits, and behind it all users get the new version at once".to_owned(),
+            None => format!("behind the last step that waits the canary goes from {said} % to 100 % at once"),
+            Some(_) => format!("the canary goes from {said} % to {then} % before a step waits"),
         };
         let what = format!("{what}; {}", policy.limit_in_words(from));
         let pass = format!(
@@ -428,7 +442,7 @@ fn of_managed_routes(case: &Delivery<'_>, rollout: &RolloutPlan, report: &mut Re
         };
         let message = || {
             format!(
-                "{name} is {whose}: the controller deletes each managed route when no release is under way, and its requests lose their way\n  Passes without a warning: only names of routes that the controller makes itself, by setHeaderRoute or setMirrorRoute."
+                "{name} is {whose}: the controller deletes each managed route whenever no release is under way, and its requests get what other routes say, or 404\n  Passes without a warning: only names of routes that the controller makes itself, by setHeaderRoute or setMirrorRoute."
             )
         };
         report.guardrail(
@@ -448,7 +462,7 @@ fn of_managed_routes(case: &Delivery<'_>, rollout: &RolloutPlan, report: &mut Re
         }
         let message = || {
             format!(
-                "VirtualService {full} has {unnamed} http routes without a name: beside managed routes the controller writes {} of them with its first step, then the square of that, until the object is too large to be stored\n  Passes without a warning: a name for each route of that VirtualService.",
+                "VirtualService {full} has {unnamed} http routes without a name: beside managed routes the controller writes {} of them the first time, then the square of that, until the object is too large to be stored\n  Passes without a warning: a name for each route of that VirtualService.",
                 unnamed * unnamed
             )
         };
