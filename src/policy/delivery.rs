@@ -35,7 +35,7 @@ pub struct Delivery<'a> {
 /// Judges a write of a Canary or a Rollout.
 ///
 /// Nobody waits for anything here: what is not listed yet is not looked up. Such a write moves no traffic by itself, and the
-/// controllers' own ones (finalizers, pauses, restarts) are never refused.
+/// controllers' own ones (finalizers, a default of the replicas) are never refused.
 pub(super) fn decide(policy: &Policy, review: &Review, world: &World) -> Verdict {
     let controllers = &policy.spec().controllers;
     let (new, old, accounts) = match &review.operation {

@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use serde_json::Value;
+
 use super::certs::Pair;
 use super::control_plane::{ControlPlane, GATE_USER};
 use super::process::{Process, free_ports, unless_stolen};
@@ -29,7 +31,24 @@ impl Gate {
 
     /// A gate that reaches the API server by another port, and is ready.
     pub(crate) fn start_through(plane: &ControlPlane, name: &str, api_port: u16) -> Result<Self> {
-        let mut gate = unless_stolen(|| Self::spawn(plane, name, api_port))?;
+        Self::start_as(plane, name, api_port, &[])
+    }
+
+    /// A gate with this policy, which is ready.
+    pub(crate) fn start_with(plane: &ControlPlane, name: &str, policy: &Value) -> Result<Self> {
+        let file = plane.sandbox().path().join(format!("gate-{name}-policy.yaml"));
+        fs::write(&file, policy.to_string())?;
+        let arguments = ["--policy".to_owned(), file.display().to_string()];
+        Self::start_as(plane, name, plane.api_port(), &arguments)
+    }
+
+    fn start_as(
+        plane: &ControlPlane,
+        name: &str,
+        api_port: u16,
+        arguments: &[String],
+    ) -> Result<Self> {
+        let mut gate = unless_stolen(|| Self::spawn(plane, name, api_port, arguments))?;
         let status_port = gate.status_port;
         gate.process.wait_until(START, || is_ready(status_port))?;
         Ok(gate)
@@ -37,14 +56,19 @@ impl Gate {
 
     /// A gate that answers but has never seen the cluster: nothing is behind `api_port`.
     pub(crate) fn start_blind(plane: &ControlPlane, name: &str, api_port: u16) -> Result<Self> {
-        let gate = unless_stolen(|| Self::spawn(plane, name, api_port))?;
+        let gate = unless_stolen(|| Self::spawn(plane, name, api_port, &[]))?;
         if gate.is_ready() {
             return Err(format!("gate {name} says ready without having seen the cluster").into());
         }
         Ok(gate)
     }
 
-    fn spawn(plane: &ControlPlane, name: &str, api_port: u16) -> Result<Self> {
+    fn spawn(
+        plane: &ControlPlane,
+        name: &str,
+        api_port: u16,
+        arguments: &[String],
+    ) -> Result<Self> {
         let [port, status_port] = free_ports()?;
         let kubeconfig = plane.kubeconfig(&format!("gate-{name}"), GATE_USER, api_port)?;
         let tls = plane.sandbox().path().join(format!("gate-{name}-tls-{port}"));
@@ -65,7 +89,8 @@ impl Gate {
             .arg(&kubeconfig)
             .args(["--tls-poll", "1s"])
             // The pause is for load balancers that have not heard of the end yet; there is none here.
-            .args(["--shutdown-delay", "0s"]);
+            .args(["--shutdown-delay", "0s"])
+            .args(arguments);
         let mut process = Process::spawn(plane.sandbox(), &format!("gate-{name}"), &mut command)?;
         process.wait_until(START, || http::listens(port) && http::listens(status_port))?;
         Ok(Self { process, port, status_port, tls })
@@ -92,6 +117,14 @@ impl Gate {
     /// Puts the gate in front of the namespaces with this label, and waits until it is asked.
     pub(crate) fn register(&self, plane: &ControlPlane, label: &str) -> Result {
         self.registration(plane, label).create(plane)?.wait()
+    }
+
+    /// How many writes it has been asked about.
+    pub(crate) fn reviews(&self) -> Result<u64> {
+        let (_, metrics) = http::get(self.status_port, "/metrics").ok_or("no metrics")?;
+        let lines = metrics.lines().filter(|line| line.starts_with("sluicegate_reviews_total{"));
+        let counts = lines.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok());
+        Ok(counts.sum())
     }
 
     /// It refused nothing to this account.

@@ -3,6 +3,7 @@
 mod argo;
 mod bookinfo;
 mod definitions;
+mod deliveries;
 mod failure;
 mod flagger;
 mod lifecycle;
@@ -24,6 +25,7 @@ pub(crate) fn all() -> impl Iterator<Item = Scenario> {
         failure::ALL,
         flagger::ALL,
         argo::ALL,
+        deliveries::ALL,
         lifecycle::ALL,
     ]
     .into_iter()
