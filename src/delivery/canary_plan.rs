@@ -258,7 +258,7 @@ impl AnalysisPlan {
                 (Some(_), _) if step_weight > 0 => step_weight,
                 (Some(_), _) if rest == 0 => 1,
                 (Some(&first), _) if weight == 0 => first.min(rest),
-                (Some(_), Some(at)) => (steps[at + 1] - weight).min(rest),
+                (Some(_), Some(at)) => steps[at + 1].saturating_sub(weight).min(rest),
                 (Some(_), None) => rest,
             }
         };
@@ -326,14 +326,17 @@ mod tests {
             ("{stepWeights: [1, 2, 10, 80]}", "1 2 10 80", true),
             ("{stepWeights: [100]}", "100", true),
             ("{stepWeights: [10, 120]}", "10 100", true),
-            // The last entry is the maximum, so that the others are never reached.
-            ("{stepWeights: [50, 10]}", "50", true),
+            ("{stepWeights: [50, 10]}", "50", false),
             ("{stepWeights: [10, 10, 50]}", "10", false),
             ("{stepWeights: [10, 10]}", "10", false),
             ("{stepWeights: [20, 10, 50]}", "20", false),
             ("{stepWeights: [0, 10]}", "", false),
+            // The last entry is the maximum.
             ("{stepWeights: [10, 0]}", "", true),
             ("{stepWeight: 10, stepWeights: [20]}", "10 20", true),
+            ("{stepWeights: [10, -1e300]}", "", true),
+            ("{stepWeights: [10, -1e300, 20]}", "10", false),
+            ("{stepWeight: 1e300, maxWeight: 1e300}", "100", false),
         ] {
             assert_eq!(ramp(analysis), (weights.to_owned(), is_promoted), "{analysis}");
         }

@@ -1,3 +1,5 @@
+use std::collections::{BTreeMap, BTreeSet};
+
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -5,7 +7,7 @@ use crate::delivery::{
     AnalysisPlan, CanaryMetric, CanaryPlan, CanaryWebhook, PlannedCanary, Ramp, Rise, RolloutPlan,
     ThresholdRange,
 };
-use crate::istio::FieldPath;
+use crate::istio::{FieldPath, Metadata};
 use crate::policy::words::{list, number};
 use crate::policy::{Action, Delivery, Plan, Policy, Reference, Report, Rule, Stage};
 use crate::world::Kind;
@@ -59,6 +61,9 @@ impl Rule for DeliveryConfig {
         }
     }
 }
+
+/// So many are said; nobody reads more of them.
+const MOST_RISES: usize = 64;
 
 /// What a finding is called by, besides its place: places change when a list grows in front.
 type Key<'a> = (&'a str, &'a str);
@@ -282,15 +287,12 @@ fn of_ramp(
             number(analysis.max_weight.unwrap_or_default())
         );
         say(report, path("maxWeight"), ("stuck", ""), 0.0, &what, "maxWeight: 50");
-    } else if has_list && steps.is_sorted() && steps.iter().all(|&own| own > 0.0) {
-        // In order.
-    } else if has_list && rises.len() < steps.len() {
-        let last = steps.last().copied().unwrap_or_default();
+    } else if has_list && end == 0 {
         let what = format!(
-            "the last entry is the weight at which a canary is promoted: with {} that is at {end} %, and what stands behind it is never used",
-            number(last)
+            "the last weight is that at which a canary is promoted: with {} that is before it got a single request",
+            number(steps.last().copied().unwrap_or_default())
         );
-        say(report, path("stepWeights"), ("unsorted", ""), 0.0, &what, &rising(steps));
+        say(report, path("stepWeights"), ("stuck", ""), 0.0, &what, &rising(steps));
     }
     // Only those who match get there.
     if !analysis.r#match.is_empty() {
@@ -352,10 +354,8 @@ fn of_steps(policy: &Policy, own: &PlannedCanary, report: &mut Report<'_>) {
         return say(report, path, ("steps", ""), 0.0, &what, pass);
     }
     let limit = |from: f64| policy.spec().step.limit(from);
-    for Rise { from, to, step } in own.rises() {
-        if to <= limit(from) + 1e-9 {
-            continue;
-        }
+    let large = own.rises().into_iter().filter(|own| own.to > limit(own.from) + 1e-9);
+    for Rise { from, to, step } in large.take(MOST_RISES) {
         let at = match step {
             Some(step) => path.clone().index(step).field("setWeight"),
             None => path.clone(),
@@ -415,28 +415,25 @@ fn of_managed_routes(case: &Delivery<'_>, rollout: &RolloutPlan, report: &mut Re
     let path = path.field("managedRoutes");
     let istio = own.traffic_routing.istio.iter();
     let weighed = istio.flat_map(|own| own.virtual_services()).flat_map(|own| &own.routes);
-    let weighed = weighed.collect::<Vec<_>>();
+    let weighed = weighed.map(String::as_str).collect::<BTreeSet<_>>();
     let can_look = !world.is_blank() && world.knows(Kind::VirtualService);
     let named = rollout.virtual_services(&review.namespace).filter(|_| can_look);
-    let stored = named.filter_map(|(at, name)| world.virtual_service(at, name));
+    let stored = named.collect::<BTreeSet<_>>();
+    let stored = stored.into_iter().filter_map(|(at, name)| world.virtual_service(at, name));
     let stored = stored.collect::<Vec<_>>();
+    let routes = stored.iter().flat_map(|own| own.spec.http.iter().map(move |route| (route, own)));
+    let users = routes.filter(|(route, _)| !own.is_made(route));
+    let users = users.map(|(route, own)| (route.name.as_str(), own)).collect::<BTreeMap<_, _>>();
     // AR `rollout/trafficrouting/istio/istio.go` `RemoveManagedRoutes`, which `reconcileTrafficRouting` calls also where no
     // release is under way: it takes away whatever bears such a name.
     for (index, route) in managed.iter().enumerate().filter(|(_, own)| !own.name.is_empty()) {
         let name = route.name.as_str();
-        let users = stored.iter().find(|stored| {
-            let mut routes = stored.spec.http.iter();
-            routes.any(|route| route.name == name && !own.is_made(route))
-        });
-        let (whose, rests_on) = match (weighed.iter().any(|own| *own == name), users) {
+        let (whose, rests_on) = match (weighed.contains(name), users.get(name)) {
             (true, _) => ("the route whose weights it writes".to_owned(), Vec::new()),
             (false, Some(stored)) => {
-                let namespace = stored.metadata.namespace.clone();
-                let whose = format!(
-                    "a route of your own in VirtualService {namespace}/{}",
-                    stored.metadata.name
-                );
-                (whose, vec![Reference::VirtualServices { namespace }])
+                let Metadata { namespace, name, .. } = &stored.metadata;
+                let whose = format!("a route of your own in VirtualService {namespace}/{name}");
+                (whose, vec![Reference::VirtualServices { namespace: namespace.clone() }])
             }
             (false, None) => continue,
         };

@@ -6,6 +6,7 @@ mod check;
 mod connections;
 mod controllers;
 mod delegates;
+mod deliveries;
 mod destination_rules;
 mod discovery;
 mod house;
