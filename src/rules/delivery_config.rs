@@ -20,13 +20,13 @@ use crate::world::Kind;
 /// of the namespace, and the VirtualServices that a Rollout names.
 ///
 /// Why: Flagger and Argo Rollouts take what their CRDs store, and find out in the middle of a release what it means. Without
-/// metrics a canary is promoted by the clock; with `maxWeight: 120` it keeps all users and is never promoted; a route of the user's
-/// in `managedRoutes` is deleted. From then on each write is the controller's own, which the gate does not stop.
+/// metrics a canary is promoted by the clock; with `maxWeight: 120` it keeps all users and is never promoted; a user's route in
+/// `managedRoutes` is deleted. From then on each write is the controller's own, which the gate does not stop.
 ///
 /// It speaks only of what a write adds or makes worse, never of a deletion, and never refuses the tool's own account anything.
-/// Where a Canary names another provider than Istio, or a Rollout has no `trafficRouting.istio`, it has nothing to say. Blue/green and
-/// A/B go to the new version in one step by design; a canary behind `match` is nobody else's; behind the promotion Flagger's primary
-/// is a rolling update. What is not listed yet is not looked up.
+/// Not judged are a Canary whose provider is another one than Istio and a Rollout without `trafficRouting.istio`: their shares are
+/// none of Istio's. Nor are steps that are large by design: blue/green and A/B, a canary that only those behind `match` get, and
+/// Flagger's promotion, which is a rolling update of the primary. What is not listed yet is not looked up.
 ///
 /// Warned about: a Canary without metrics, or with ones that always pass or never do, and without a webhook that is asked;
 /// `skipAnalysis`; a step above the policy's `step`; steps that never reach the promotion; a threshold of 0; a number that is not
