@@ -1,5 +1,6 @@
 //! `sluicegate check` and `sluicegate rules`, as a person types them.
 
+use std::fs;
 use std::path::Path;
 
 use serde_json::Value;
