@@ -10,7 +10,7 @@ use crate::policy::{
     Action, Class, Definition, Destination, Flow, Gravity, Movement, Redefinition, Reference,
     Relabelled, Report, Rule, Selection, Shift, Stage, Steps, Use,
 };
-use crate::world::{ANY_NAMESPACE, Client, HostKind, Kind};
+use crate::world::{ANY_NAMESPACE, Client, HostKind, Kind, Memory};
 
 /// A subset that carries traffic keeps its definition and its endpoints.
 ///
@@ -212,7 +212,12 @@ fn rise_message(case: &Definition<'_>, rise: &Rise<'_>, subset: Option<&Relabell
                 "{head} in one write; {limit}{relabelled}\n  Passes: {subset} for {labels}; VirtualService {object} may then give {most}."
             );
         }
-        Class::Rollback => ": taken as a rollback, because they were there before the others",
+        Class::Rollback => match &moved[0].memory {
+            Some(Memory::WasStable(Some(until))) => {
+                &format!(": taken as a rollback, because it went to them until {until}")
+            }
+            _ => ": taken as a rollback, because they were there before the others",
+        },
         _ => "; nobody can say which side is the stable one",
     };
     format!("{head}{why}{relabelled}")

@@ -39,6 +39,10 @@ impl DestinationRules {
         self.set(&host, namespace, HostRules::of(written, mesh));
     }
 
+    pub(super) fn get(&self, namespace: &str, name: &str) -> Option<&DestinationRule> {
+        self.rules.get(namespace, name).map(|(rule, _)| rule.as_ref())
+    }
+
     /// All of them; nothing is left here.
     pub(super) fn take(&mut self) -> Vec<DestinationRule> {
         let all = std::mem::take(self);

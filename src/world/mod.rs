@@ -20,6 +20,7 @@ mod mesh;
 mod nodes;
 mod pods;
 mod references;
+mod remember;
 mod routing;
 mod selection;
 mod selector;
@@ -323,7 +324,11 @@ impl World {
                 let (old, new) = self.virtual_services.apply(*object, &self.mesh);
                 self.remember(old.as_deref().map(|old| &old.object), &new.object);
             }
-            Object::DestinationRule(object) => self.destination_rules.apply(*object, &self.mesh),
+            Object::DestinationRule(object) => {
+                let (turned, written) = (self.turned_by(&object), object.metadata.spec_written());
+                self.destination_rules.apply(*object, &self.mesh);
+                self.remember_turn(turned, written);
+            }
             Object::ServiceEntry(object) => {
                 self.entries.apply(*object, &mut self.labels, &mut self.nodes);
             }

@@ -325,3 +325,46 @@ proptest! {
         }
     }
 }
+
+/// A subset that is given other labels moves its traffic although no VirtualService changes: that is remembered, too.
+#[test]
+fn labels_that_a_subset_had_are_a_way_back() {
+    let shop = Shop::new([0, 0, 0]);
+    let rule = |stone: &str, written: i64| {
+        json!({
+            "apiVersion": "networking.istio.io/v1", "kind": "DestinationRule",
+            "metadata": {
+                "name": "reviews", "namespace": "shop",
+                "managedFields": [{"manager": "kubectl", "time": time(written), "fieldsV1": {"f:spec": {}}}],
+            },
+            "spec": {"host": "reviews", "subsets": [{"name": "amber", "labels": {"stone": stone}}]},
+        })
+    };
+    let judge = |world: &World, old: &Value, new: &Value| {
+        let review = Review {
+            operation: Operation::parse(
+                Kind::DestinationRule,
+                Some(&old.to_string()),
+                Some(&new.to_string()),
+            ),
+            namespace: "shop".to_owned(),
+            name: "reviews".to_owned(),
+            user: "jane".to_owned(),
+            dry_run: false,
+        };
+        let policies = Policies::new(Vec::new(), rules::ALL);
+        evaluate(policies.in_force(&review, world), &review, world)
+    };
+    let (amber, beryl, back) = (rule("amber", 200), rule("beryl", 300), rule("amber", 400));
+    let mut world = shop.world;
+    world.apply(object(&amber));
+    assert!(!judge(&world, &amber, &beryl).allowed(), "nobody knows beryl");
+    // Somebody did it all the same, while no gate was there.
+    world.apply(object(&beryl));
+    let verdict = judge(&world, &beryl, &back);
+    assert!(verdict.allowed(), "{verdict:#?}");
+    assert!(verdict.findings.iter().any(|own| own.message.contains(&time(300))), "{verdict:#?}");
+    // What it was given then had everything for a moment, by a jump.
+    world.apply(object(&back));
+    assert!(!judge(&world, &back, &rule("beryl", 500)).allowed());
+}

@@ -1,20 +1,34 @@
 //! What is remembered of the routes of the object under review.
 
 use std::borrow::Cow;
+use std::cell::OnceCell;
+
+use hashbrown::HashMap;
 
 use super::base::Written;
 use super::{Base, Flow, Side};
-use crate::istio::VirtualService;
+use crate::istio::{Protocol, Route, VirtualService};
 use crate::world::{Reign, Remembered, World};
 
 /// The histories of the routes of the object under review.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug)]
 pub(super) struct Chronicle<'a> {
     remembered: Option<&'a Remembered>,
     written: Written<'a>,
     /// What the world holds of the object, where the API server has stored something else since.
     stale: Option<&'a VirtualService>,
+    /// The routes of that by their keys.
+    stale_routes: OnceCell<HashMap<String, &'a Route>>,
+    told: Told<'a>,
+}
+
+/// What is made of a history.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Told<'a> {
+    /// Where it is looked up what a destination runs now.
     pub(super) world: &'a World,
+    /// Subsets are given other labels: what runs in their workloads is not what the write changes, nor is it read again.
+    pub(super) only_ways_back: bool,
 }
 
 impl<'a> Chronicle<'a> {
@@ -24,18 +38,54 @@ impl<'a> Chronicle<'a> {
         let known = world.virtual_service(written.namespace, written.name);
         let stale = known.filter(|known| written.old.is_some_and(|old| old.spec != known.spec));
         let says_anything = remembered.is_some() || stale.is_some();
-        says_anything.then_some(Self { remembered, written, stale, world })
+        says_anything.then_some(Self {
+            remembered,
+            written,
+            stale,
+            stale_routes: OnceCell::new(),
+            told: Told { world, only_ways_back: false },
+        })
+    }
+
+    /// Of a VirtualService that stays while its subsets are given other labels.
+    pub(super) fn of_relabelled(object: &'a VirtualService, world: &'a World) -> Option<Self> {
+        let metadata = &object.metadata;
+        let written = Written {
+            namespace: &metadata.namespace,
+            name: &metadata.name,
+            old: Some(object),
+            new: Some(object),
+        };
+        Some(Self { told: Told { world, only_ways_back: true }, ..Self::of(written, world)? })
+    }
+
+    pub(super) fn told(&self) -> Told<'_> {
+        self.told
+    }
+
+    /// Who carried a route by what the world holds, where that is not what is stored any more.
+    fn last(&self, key: &str) -> Option<Reign> {
+        let stale = self.stale?;
+        let routes = self.stale_routes.get_or_init(|| {
+            let all = Protocol::ALL.into_iter().flat_map(|protocol| {
+                let routes = stale.spec.routes(protocol).iter().rev();
+                routes.map(move |route| (route.key(protocol), route))
+            });
+            all.collect()
+        });
+        let metadata = &stale.metadata;
+        self.told.world.holder(routes.get(key)?, &metadata.namespace, metadata.spec_written())
     }
 
     /// Who carried the requests of a flow before: by the stored route that takes them; where the object is created anew, by the new
     /// one.
-    pub(super) fn of_flow(&self, flow: &Flow) -> Option<Cow<'a, [Reign]>> {
+    pub(super) fn of_flow(&self, flow: &Flow) -> Option<Cow<'_, [Reign]>> {
         let of = |side: &Side, object: Option<&VirtualService>| {
             let route = object?.spec.routes(flow.protocol).get(side.written_at)?;
             let key = route.key(flow.protocol);
             let remembered = self.remembered.and_then(|own| own.get(&key));
             // The watch has not brought the last write yet: who carried most until then carried it before.
-            let last = self.stale.and_then(|stale| self.world.holder(stale, &key));
+            let last = self.last(&key);
             match (remembered, last) {
                 (Some(remembered), None) => Some(Cow::Borrowed(remembered.as_slice())),
                 (None, None) => None,

@@ -6,12 +6,13 @@ use std::collections::BTreeSet;
 
 use hashbrown::HashSet;
 
+use super::chronicle::Told;
 use super::destinations::{Context, Destinations};
 use super::kin::{self, Clan, Relations};
 use super::shares::Shares;
 use super::{Base, Flow, NOTHING, Since};
 use crate::policy::names::Role;
-use crate::world::{Memory, Reign, World};
+use crate::world::{Memory, Reign};
 
 /// A destination whose share of some requests changes.
 #[derive(Debug, Clone, PartialEq)]
@@ -174,7 +175,7 @@ struct Weighing<'a> {
     relations: &'a Relations,
     written: Since,
     /// Who carried these requests before, and where to ask what that means.
-    reigns: Option<(Cow<'a, [Reign]>, &'a World)>,
+    reigns: Option<(Cow<'a, [Reign]>, Told<'a>)>,
 }
 
 impl<'a> Weighing<'a> {
@@ -210,7 +211,10 @@ impl<'a> Weighing<'a> {
             destinations,
             relations,
             written,
-            reigns: context.chronicle.and_then(|own| Some((own.of_flow(flow)?, own.world))),
+            reigns: context
+                .chronicle
+                .as_ref()
+                .and_then(|own| Some((own.of_flow(flow)?, own.told()))),
         }
     }
 
@@ -316,9 +320,12 @@ impl<'a> Weighing<'a> {
     }
 
     fn recall(&self, at: usize) -> Option<Memory> {
-        let (reigns, world) = self.reigns.as_ref()?;
+        let (reigns, told) = self.reigns.as_ref()?;
         let own = self.destinations.get(at);
-        world.recall(reigns, self.written, (&own.host, &own.subset), own.labels.as_ref())
+        let destination = (&own.host, &*own.subset);
+        let memory = told.world.recall(reigns, self.written, destination, own.labels.as_ref())?;
+        let is_told = !told.only_ways_back || matches!(memory, Memory::WasStable(_));
+        is_told.then_some(memory)
     }
 
     fn is_stable_now(&self, at: usize) -> bool {

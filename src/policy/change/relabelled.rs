@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::chronicle::Chronicle;
 use super::clients::users;
 use super::destinations::{Context, Destinations};
 use super::steps;
@@ -39,7 +40,8 @@ pub(in crate::policy) fn relabelled(
 ) -> Change {
     let namespace = object.metadata.namespace.as_str();
     let clients = vec![client.clone()];
-    let context = Context::new(world, (roles, Parts::default()), &clients, namespace, false);
+    let context = Context::new(world, (roles, Parts::default()), &clients, namespace, false)
+        .remembering(Chronicle::of_relabelled(object, world));
     let mut destinations = Destinations::default();
     let domain = &world.mesh().domain;
     // What keeps its labels first: those names do count.
