@@ -16,14 +16,18 @@ use std::sync::{Arc, OnceLock};
 
 use libtest_mimic::{Arguments, Trial};
 
-use self::cluster::{Gate, Node};
+use self::cluster::{Argo, Gate, Node};
 use self::harness::{Result, text};
+
+/// So many scenarios side by side.
+const THREADS: usize = 12;
 
 /// The node and the gate that most scenarios share, started by the first that asks.
 #[derive(Default)]
 pub(crate) struct Stage(OnceLock<std::result::Result<Running, String>>);
 
 pub(crate) struct Running {
+    argo: OnceLock<std::result::Result<Argo, String>>,
     pub(crate) gate: Gate,
     pub(crate) node: Node,
 }
@@ -46,13 +50,21 @@ impl Running {
     pub(crate) fn start() -> Result<Self> {
         let node = Node::start()?;
         let gate = node.deploy_gate(2).inspect_err(|_| node.print_logs())?;
-        Ok(Self { gate, node })
+        Ok(Self { argo: OnceLock::new(), gate, node })
+    }
+
+    /// Argo Rollouts, installed by the first that asks, long after the gate.
+    pub(crate) fn argo(&self) -> Result<&Argo> {
+        let argo = self.argo.get_or_init(|| Argo::start(&self.node).map_err(text));
+        argo.as_ref().map_err(|error| error.as_str().into())
     }
 }
 
 /// An own `main`, because the node has to be ended after the last scenario and statics are never dropped.
 fn main() -> ExitCode {
-    let arguments = Arguments::from_args();
+    let mut arguments = Arguments::from_args();
+    // They mostly wait for Pods and for each other's controllers, so more than there are processors.
+    arguments.test_threads.get_or_insert(THREADS);
     if (arguments.include_ignored || arguments.ignored)
         && !arguments.list
         && let Err(reason) = can_hold_a_node()

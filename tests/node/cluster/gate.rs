@@ -138,7 +138,17 @@ impl Gate {
 
     /// The ends of the logs of all replicas.
     pub(crate) fn log(&self) -> Result<String> {
-        let logs = ["logs", "--selector=app=sluicegate", "--prefix", "--tail=200"];
+        self.last_lines(200)
+    }
+
+    /// All that the replicas that are there have said.
+    pub(crate) fn whole_log(&self) -> Result<String> {
+        self.last_lines(-1)
+    }
+
+    fn last_lines(&self, lines: i32) -> Result<String> {
+        let tail = format!("--tail={lines}");
+        let logs = ["logs", "--selector=app=sluicegate", "--prefix", &tail];
         Ok(self.kubectl.run(&logs)?.succeeded()?.stdout().to_owned())
     }
 }

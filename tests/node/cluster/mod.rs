@@ -12,6 +12,7 @@
 
 mod agents;
 mod app;
+mod argo;
 mod audit;
 mod gate;
 mod image;
@@ -29,6 +30,7 @@ use serde_json::json;
 use self::agents::Agents;
 pub(crate) use self::agents::NODE;
 pub(crate) use self::app::App;
+pub(crate) use self::argo::{Argo, Demo, Mode, Plan};
 pub(crate) use self::audit::Audit;
 pub(crate) use self::gate::Gate;
 pub(crate) use self::image::{Image, is_its_program as image_is_its_program};

@@ -1,6 +1,11 @@
 //! What a cluster sees that has the gate in it. One function is one scenario, in a namespace of its own.
 
 mod accounts;
+mod argo;
+mod argo_outage;
+mod argo_people;
+mod argo_ramps;
+mod argo_routes;
 mod outage;
 mod readiness;
 mod several;
@@ -12,10 +17,21 @@ use crate::harness::Result;
 pub(crate) type Scenario = (&'static str, fn(&Stage) -> Result);
 
 pub(crate) fn all() -> impl Iterator<Item = Scenario> {
-    [typo::ALL, readiness::ALL, accounts::ALL, outage::ALL, several::ALL]
-        .into_iter()
-        .flatten()
-        .copied()
+    [
+        // Those that take longest go first.
+        argo_outage::ALL,
+        outage::ALL,
+        argo_routes::ALL,
+        argo_ramps::ALL,
+        argo_people::ALL,
+        typo::ALL,
+        readiness::ALL,
+        accounts::ALL,
+        several::ALL,
+    ]
+    .into_iter()
+    .flatten()
+    .copied()
 }
 
 /// The scenarios of a file with their names; one that is not listed is dead code, and the compiler says so.
