@@ -20,7 +20,7 @@ use self::cluster::{Argo, Gate, Node};
 use self::harness::{Result, text};
 
 /// So many scenarios side by side.
-const THREADS: usize = 12;
+const THREADS: usize = 8;
 
 /// The node and the gate that most scenarios share, started by the first that asks.
 #[derive(Default)]

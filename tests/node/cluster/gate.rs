@@ -168,8 +168,8 @@ fn binding(kind: &str, namespace: Option<&str>) -> Value {
 }
 
 fn deployment(replicas: u32) -> Value {
-    let probe =
-        |path: &str| json!({ "httpGet": { "path": path, "port": "status" }, "periodSeconds": 1 });
+    // On a machine that has too much to do a second is no time, and a gate that is ended for it helps nobody.
+    let probe = |path: &str, seconds: u32| json!({ "httpGet": { "path": path, "port": "status" }, "periodSeconds": seconds, "timeoutSeconds": 10 });
     json!({
         "apiVersion": "apps/v1", "kind": "Deployment", "metadata": { "name": "sluicegate", "labels": labels() },
         "spec": {
@@ -185,8 +185,8 @@ fn deployment(replicas: u32) -> Value {
                     "securityContext": {
                         "allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true, "capabilities": { "drop": ["ALL"] },
                     },
-                    "readinessProbe": probe("/readyz"),
-                    "livenessProbe": probe("/healthz"),
+                    "readinessProbe": probe("/readyz", 1),
+                    "livenessProbe": probe("/healthz", 10),
                     "volumeMounts": [{ "name": "tls", "mountPath": "/etc/sluicegate/tls", "readOnly": true }],
                 }],
                 "volumes": [{ "name": "tls", "secret": { "secretName": "sluicegate-tls" } }],

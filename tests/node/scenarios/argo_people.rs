@@ -12,9 +12,9 @@ use crate::harness::{Result, eventually};
 
 scenarios![
     a_person_may_take_back_what_argo_drives_and_not_raise_it,
-    a_person_turns_the_hashes_under_a_canary,
-    a_repository_is_applied_again_in_the_middle,
-    a_rollout_is_deleted_in_the_middle,
+    a_person_turns_the_hashes_under_argos_canary,
+    a_repository_is_applied_again_while_argo_is_at_work,
+    argos_rollout_is_deleted_in_the_middle,
 ];
 
 /// How long a gate may take to hear of a kind that was installed after it.
@@ -53,7 +53,7 @@ fn a_person_may_take_back_what_argo_drives_and_not_raise_it(stage: &Stage) -> Re
 }
 
 /// The labels of a subset move users as weights do.
-fn a_person_turns_the_hashes_under_a_canary(stage: &Stage) -> Result {
+fn a_person_turns_the_hashes_under_argos_canary(stage: &Stage) -> Result {
     in_mode(stage, "hashes", Mode::Subsets, &small_step(), |demo| {
         let hash = |at: usize| {
             let labels = format!("{{.spec.subsets[{at}].labels.rollouts-pod-template-hash}}");
@@ -79,7 +79,7 @@ fn a_person_turns_the_hashes_under_a_canary(stage: &Stage) -> Result {
 }
 
 /// Its weights are those of the beginning, and its subsets have no hashes.
-fn a_repository_is_applied_again_in_the_middle(stage: &Stage) -> Result {
+fn a_repository_is_applied_again_while_argo_is_at_work(stage: &Stage) -> Result {
     in_both_modes(stage, "gitops", &small_step(), |demo| {
         demo.release(2)?;
         demo.until_paused_at(1)?;
@@ -106,7 +106,7 @@ fn until_told_apart(demo: &Demo<'_>) -> Result {
 }
 
 /// The controller takes its hashes out of the DestinationRule that nobody drives any more; the weights stay.
-fn a_rollout_is_deleted_in_the_middle(stage: &Stage) -> Result {
+fn argos_rollout_is_deleted_in_the_middle(stage: &Stage) -> Result {
     in_both_modes(stage, "deleted", &small_step(), |demo| {
         demo.release(2)?;
         demo.until_paused_at(1)?;

@@ -15,6 +15,9 @@ scenarios![
     argo_aborts_by_itself_when_a_canary_never_gets_ready,
 ];
 
+/// Only there while there is such a route.
+const MIRROR: &str = "{.spec.http[?(@.name==\"mirror-route\")].name}";
+
 fn argo_puts_routes_for_a_header_and_a_mirror_in_front(stage: &Stage) -> Result {
     let header = json!({ "headerName": "x-canary", "headerValue": { "exact": "true" } });
     let copied = json!({ "method": { "exact": "GET" } });
@@ -25,7 +28,6 @@ fn argo_puts_routes_for_a_header_and_a_mirror_in_front(stage: &Stage) -> Result 
         { "setMirrorRoute": { "name": "mirror-route", "percentage": 35, "match": [copied] } },
         { "pause": {} },
         { "setMirrorRoute": { "name": "mirror-route" } },
-        { "setCanaryScale": { "matchTrafficWeight": true } },
         { "setWeight": 50 },
         { "pause": {} },
     ]);
@@ -36,9 +38,9 @@ fn argo_puts_routes_for_a_header_and_a_mirror_in_front(stage: &Stage) -> Result 
         demo.until_front("header-route")?;
         demo.promote()?;
         demo.until_paused_at(4)?;
-        demo.until_field("VirtualService", "{.spec.http[1].name}", "mirror-route")?;
+        demo.until_field("VirtualService", MIRROR, "mirror-route")?;
         demo.promote()?;
-        demo.until_paused_at(8)?;
+        demo.until_paused_at(7)?;
         demo.until_field("VirtualService", "{.spec.http[1].name}", "primary")?;
         demo.until_weights(50, 50)?;
         // An abort takes its route away before it turns the weights.
@@ -51,7 +53,7 @@ fn argo_puts_routes_for_a_header_and_a_mirror_in_front(stage: &Stage) -> Result 
         demo.promote()?;
         demo.until_paused_at(4)?;
         demo.promote()?;
-        demo.until_paused_at(8)?;
+        demo.until_paused_at(7)?;
         demo.promote()?;
         demo.until_delivered(2)?;
         demo.until_front("primary")?;
@@ -68,7 +70,7 @@ fn argo_gives_a_share_to_an_experiment(stage: &Stage) -> Result {
     ]);
     in_both_modes(stage, "experiment", &Plan::steps(&steps), |demo| {
         demo.release(2)?;
-        demo.until_field("VirtualService", "{.spec.http[0].route[2].weight}", "20")?;
+        demo.until_field("VirtualService", "{.spec.http[0].route[?(@.weight==20)].weight}", "20")?;
         demo.until_paused_at(2)?;
         demo.until_weights(90, 10)?;
         let third = demo.field("VirtualService", "{.spec.http[0].route[2]}")?;

@@ -140,11 +140,11 @@ fn rollout(mode: Mode, plan: &Plan) -> Value {
         let managed: Vec<_> = plan.managed.iter().map(|name| json!({ "name": name })).collect();
         canary["trafficRouting"]["managedRoutes"] = managed.into();
     }
-    // The two exclude each other.
+    // The one excludes the other; with the third the controller waits for ever, gate or not.
     if plan.canary["dynamicStableScale"] != true {
         canary["scaleDownDelaySeconds"] = 1.into();
+        canary["abortScaleDownDelaySeconds"] = 2.into();
     }
-    canary["abortScaleDownDelaySeconds"] = 2.into();
     merge(&mut canary, &plan.canary);
     let labels = json!({ "app": "demo" });
     let mut spec = json!({
