@@ -1,0 +1,124 @@
+//! Who wrote what, as the API server's audit log tells it.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde_json::{Value, json};
+
+use crate::harness::Result;
+use crate::harness::sandbox::Sandbox;
+
+/// What the API server is told to log: of the kinds that traffic depends on everything, of other writes that they happened.
+pub(super) fn policy() -> Value {
+    let group = |name: &str| json!({ "group": name });
+    json!({
+        "apiVersion": "audit.k8s.io/v1", "kind": "Policy",
+        "omitStages": ["RequestReceived"],
+        "rules": [
+            { "level": "None", "verbs": ["get", "list", "watch"] },
+            { "level": "RequestResponse", "resources": [
+                group("networking.istio.io"), group("flagger.app"), group("argoproj.io"),
+                { "group": "", "resources": ["services", "services/status"] },
+            ]},
+            { "level": "None", "resources": [
+                group("coordination.k8s.io"), group("events.k8s.io"), { "group": "", "resources": ["events"] },
+            ]},
+            { "level": "Metadata" },
+        ],
+    })
+}
+
+/// The audit log of one API server.
+pub(crate) struct Audit {
+    file: PathBuf,
+}
+
+/// A write that the API server has answered.
+#[derive(Debug, Clone)]
+pub(crate) struct Write {
+    /// Who wrote, as admission sees it: `system:serviceaccount:istio-system:flagger`.
+    pub(crate) user: String,
+    /// `create`, `update`, `patch`, `delete` or `deletecollection`.
+    pub(crate) verb: String,
+    /// The group and the plural of the kind, `virtualservices.networking.istio.io`; with `/status` and the like where that was written.
+    pub(crate) resource: String,
+    pub(crate) namespace: String,
+    pub(crate) name: String,
+    /// Whether nothing was to be stored.
+    pub(crate) is_dry_run: bool,
+    /// The HTTP status.
+    pub(crate) code: u64,
+    /// What the API server said, where it did not do as it was asked.
+    pub(crate) message: String,
+    /// What was sent: an object, or a patch. Null for kinds of which only the fact is logged.
+    pub(crate) request: Value,
+    /// What was stored, or what is there instead.
+    pub(crate) response: Value,
+    /// Among others what the gate says of its verdicts, `validate.sluicegate.dev/verdict`.
+    pub(crate) annotations: Value,
+    /// When it was answered, RFC 3339 with microseconds.
+    pub(crate) time: String,
+}
+
+impl Audit {
+    pub(super) fn new(sandbox: &Sandbox) -> Self {
+        Self { file: Self::file(sandbox.path()) }
+    }
+
+    pub(super) fn file(folder: &Path) -> PathBuf {
+        folder.join("audit.jsonl")
+    }
+
+    /// Every write until now, in the order of their answers. The last may still be missing for a moment after its answer.
+    pub(crate) fn writes(&self) -> Result<Vec<Write>> {
+        let text = fs::read_to_string(&self.file)?;
+        // The last line may be half written.
+        let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+        whole.lines().map(Write::parse).collect()
+    }
+
+    /// Those of one account.
+    pub(crate) fn writes_of(&self, user: &str) -> Result<Vec<Write>> {
+        Ok(self.writes()?.into_iter().filter(|write| write.user == user).collect())
+    }
+
+    /// What the gate refused.
+    pub(crate) fn denials(&self) -> Result<Vec<Write>> {
+        Ok(self.writes()?.into_iter().filter(Write::is_denial).collect())
+    }
+}
+
+impl Write {
+    fn parse(line: &str) -> Result<Self> {
+        let event: Value = serde_json::from_str(line)?;
+        let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+        let (target, status) = (&event["objectRef"], &event["responseStatus"]);
+        let mut resource = text(&target["resource"]);
+        for (mark, part) in [(".", "apiGroup"), ("/", "subresource")] {
+            if let Some(part) = target[part].as_str() {
+                resource = [&resource, mark, part].concat();
+            }
+        }
+        // Of an object that is created, only what was sent may say how it is called.
+        let named = [&target["name"], &event["responseObject"]["metadata"]["name"]];
+        Ok(Self {
+            user: text(&event["user"]["username"]),
+            verb: text(&event["verb"]),
+            resource,
+            namespace: text(&target["namespace"]),
+            name: named.into_iter().find_map(Value::as_str).unwrap_or_default().to_owned(),
+            is_dry_run: text(&event["requestURI"]).contains("dryRun=All"),
+            code: status["code"].as_u64().unwrap_or_default(),
+            message: text(&status["message"]),
+            request: event["requestObject"].clone(),
+            response: event["responseObject"].clone(),
+            annotations: event["annotations"].clone(),
+            time: text(&event["stageTimestamp"]),
+        })
+    }
+
+    /// Refused by the gate, which is not the same as forbidden or as not answered by it.
+    pub(crate) fn is_denial(&self) -> bool {
+        self.message.contains("denied the request")
+    }
+}

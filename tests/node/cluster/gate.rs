@@ -1,0 +1,214 @@
+//! The program under test as Pods, registered as the manual says.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use serde_json::{Value, json};
+
+use super::Node;
+use super::image::Image;
+use crate::harness::registration::{Probe, base64};
+use crate::harness::{Kubectl, Result, eventually, manual};
+
+/// The namespace that the manual's registration names.
+pub(crate) const NAMESPACE: &str = "sluicegate-system";
+
+const IMAGE: &str = "sluicegate.dev/sluicegate:node";
+const SOON: Duration = Duration::from_secs(120);
+
+/// Deployment `sluicegate`, in front of every namespace but its own and kube-system.
+pub(crate) struct Gate {
+    pub(crate) kubectl: Kubectl,
+    probe: Probe,
+}
+
+impl Gate {
+    pub(super) fn deploy(node: &Node, replicas: u32) -> Result<Self> {
+        let program = static_program()?;
+        node.import_image(&Image { name: IMAGE, program: &program, arguments: &["serve"] })?;
+        let kubectl = node.kubectl(NAMESPACE);
+        let name = "sluicegate.sluicegate-system.svc";
+        let serving = node.authority().server_at("sluicegate", &[name])?;
+        let objects = [
+            json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": {
+                "name": NAMESPACE, "labels": { "pod-security.kubernetes.io/enforce": "restricted" },
+            }}),
+            json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": "istio-system" } }),
+            json!({ "apiVersion": "v1", "kind": "ServiceAccount", "metadata": { "name": "sluicegate" } }),
+            serde_saphyr::from_str(manual("ClusterRole")?)?,
+            serde_saphyr::from_str(manual("Role")?)?,
+            binding("ClusterRole", None),
+            binding("Role", Some("istio-system")),
+            json!({
+                "apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls", "metadata": { "name": "sluicegate-tls" },
+                "stringData": { "tls.crt": serving.certificate, "tls.key": serving.key },
+            }),
+            json!({
+                "apiVersion": "v1", "kind": "Service", "metadata": { "name": "sluicegate" },
+                "spec": { "selector": labels(), "ports": [{ "port": 443, "targetPort": "webhook" }] },
+            }),
+            deployment(replicas),
+        ];
+        // One after the other: a namespace has to be there before what is in it.
+        for object in objects {
+            let namespace = object["metadata"]["namespace"].as_str().unwrap_or(NAMESPACE);
+            let kubectl = node.kubectl(namespace);
+            kubectl.run_with(&["create", "-f", "-"], &object.to_string())?.succeeded()?;
+        }
+        let probe = Probe(node.namespace("sluicegate-probe")?);
+        let gate = Self { kubectl, probe };
+        gate.until_ready(replicas)?;
+        gate.register(node)?;
+        Ok(gate)
+    }
+
+    /// As the manual shows it, and nothing but the certificate filled in.
+    fn register(&self, node: &Node) -> Result {
+        let mut configuration: Value =
+            serde_saphyr::from_str(manual("ValidatingWebhookConfiguration")?)?;
+        let trusted = base64(node.authority().certificate().as_bytes());
+        for webhook in configuration["webhooks"].as_array_mut().into_iter().flatten() {
+            webhook["clientConfig"]["caBundle"] = trusted.clone().into();
+        }
+        self.kubectl.run_with(&["create", "-f", "-"], &configuration.to_string())?.succeeded()?;
+        self.until_asked()
+    }
+
+    /// Waits until the API server asks the gate and gets an answer.
+    pub(crate) fn until_asked(&self) -> Result {
+        self.probe.wait()
+    }
+
+    /// Waits until so many replicas are ready.
+    pub(crate) fn until_ready(&self, replicas: u32) -> Result {
+        let path = "jsonpath={.status.readyReplicas}";
+        eventually(&format!("{replicas} replicas of the gate are ready"), SOON, || {
+            let get = ["get", "deployment", "sluicegate", "-o", path];
+            let ready = self.kubectl.run(&get)?.succeeded()?;
+            Ok(ready.stdout().trim().parse().unwrap_or(0) == replicas)
+        })
+    }
+
+    /// The names of the replicas.
+    pub(crate) fn pods(&self) -> Result<Vec<String>> {
+        let path = "jsonpath={.items[*].metadata.name}";
+        let get = ["get", "pods", "--selector=app=sluicegate", "-o", path];
+        let names = self.kubectl.run(&get)?.succeeded()?;
+        Ok(names.stdout().split_whitespace().map(str::to_owned).collect())
+    }
+
+    /// Ends every replica at once, without notice. The Deployment makes new ones.
+    pub(crate) fn kill_all(&self) -> Result {
+        let delete = ["delete", "pods", "--selector=app=sluicegate", "--force", "--grace-period=0"];
+        self.kubectl.run(&[&delete[..], &["--wait=false"]].concat())?.succeeded()?;
+        Ok(())
+    }
+
+    /// Has every replica replaced, one after the other, as a new version would.
+    pub(crate) fn restart(&self) -> Result {
+        self.kubectl.run(&["rollout", "restart", "deployment", "sluicegate"])?.succeeded()?;
+        Ok(())
+    }
+
+    pub(crate) fn scale(&self, replicas: u32) -> Result {
+        let replicas = format!("--replicas={replicas}");
+        self.kubectl.run(&["scale", "deployment", "sluicegate", &replicas])?.succeeded()?;
+        Ok(())
+    }
+
+    /// The sum over the replicas of all samples that begin like this, `sluicegate_reviews_total{verdict="deny"`.
+    pub(crate) fn count(&self, sample: &str) -> Result<f64> {
+        let mut sum = 0.0;
+        for pod in self.pods()? {
+            let text = self.metrics(&pod)?;
+            let samples = text.lines().filter(|line| line.starts_with(sample));
+            sum += samples
+                .filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok())
+                .sum::<f64>();
+        }
+        Ok(sum)
+    }
+
+    /// What one replica says under `/metrics`.
+    pub(crate) fn metrics(&self, pod: &str) -> Result<String> {
+        let path = format!("/api/v1/namespaces/{NAMESPACE}/pods/{pod}:8080/proxy/metrics");
+        Ok(self.kubectl.run(&["get", "--raw", &path])?.succeeded()?.stdout().to_owned())
+    }
+
+    /// The ends of the logs of all replicas.
+    pub(crate) fn log(&self) -> Result<String> {
+        let logs = ["logs", "--selector=app=sluicegate", "--prefix", "--tail=200"];
+        Ok(self.kubectl.run(&logs)?.succeeded()?.stdout().to_owned())
+    }
+}
+
+fn labels() -> Value {
+    json!({ "app": "sluicegate" })
+}
+
+fn binding(kind: &str, namespace: Option<&str>) -> Value {
+    let group = "rbac.authorization.k8s.io";
+    json!({
+        "apiVersion": format!("{group}/v1"), "kind": format!("{kind}Binding"),
+        "metadata": { "name": "sluicegate", "namespace": namespace },
+        "roleRef": { "apiGroup": group, "kind": kind, "name": "sluicegate" },
+        "subjects": [{ "kind": "ServiceAccount", "name": "sluicegate", "namespace": NAMESPACE }],
+    })
+}
+
+fn deployment(replicas: u32) -> Value {
+    let probe =
+        |path: &str| json!({ "httpGet": { "path": path, "port": "status" }, "periodSeconds": 1 });
+    json!({
+        "apiVersion": "apps/v1", "kind": "Deployment", "metadata": { "name": "sluicegate", "labels": labels() },
+        "spec": {
+            "replicas": replicas,
+            "selector": { "matchLabels": labels() },
+            "template": { "metadata": { "labels": labels() }, "spec": {
+                "serviceAccountName": "sluicegate",
+                "securityContext": { "runAsNonRoot": true, "seccompProfile": { "type": "RuntimeDefault" } },
+                "containers": [{
+                    "name": "sluicegate", "image": IMAGE, "imagePullPolicy": "Never",
+                    "args": ["serve", "--tls-dir", "/etc/sluicegate/tls"],
+                    "ports": [{ "name": "webhook", "containerPort": 8443 }, { "name": "status", "containerPort": 8080 }],
+                    "securityContext": {
+                        "allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true, "capabilities": { "drop": ["ALL"] },
+                    },
+                    "readinessProbe": probe("/readyz"),
+                    "livenessProbe": probe("/healthz"),
+                    "volumeMounts": [{ "name": "tls", "mountPath": "/etc/sluicegate/tls", "readOnly": true }],
+                }],
+                "volumes": [{ "name": "tls", "secret": { "secretName": "sluicegate-tls" } }],
+            }},
+        },
+    })
+}
+
+/// What `make static` builds; one that is older than its source would prove nothing.
+fn static_program() -> Result<PathBuf> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let target = format!("target/{}-unknown-linux-gnu/debug/sluicegate", std::env::consts::ARCH);
+    let path = root.join(target);
+    let built = fs::metadata(&path).and_then(|file| file.modified());
+    let built = built.map_err(|_| format!("{} is missing: run `make static`", path.display()))?;
+    if newest(&root.join("src"))? > built {
+        return Err(format!("{} is older than src: run `make static`", path.display()).into());
+    }
+    Ok(path)
+}
+
+fn newest(folder: &Path) -> Result<SystemTime> {
+    let mut newest = SystemTime::UNIX_EPOCH;
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let kind = entry.file_type()?;
+        let time = if kind.is_dir() {
+            self::newest(&entry.path())?
+        } else {
+            entry.metadata()?.modified()?
+        };
+        newest = newest.max(time);
+    }
+    Ok(newest)
+}

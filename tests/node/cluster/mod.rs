@@ -1,0 +1,189 @@
+//! A whole cluster with one real node, in namespaces of its own: several at once, and nothing is left of it.
+//!
+//! ```text
+//! let node = Node::start()?;                        // ready, with Istio's kinds
+//! let shop = node.namespace("shop")?;               // kubectl there
+//! node.import_image(&Image { .. })?;                // imagePullPolicy: Never
+//! let gate = node.deploy_gate(2)?;                  // registered as the manual says, and asked
+//! let config = node.kubeconfig_for("istio-system", "flagger")?;
+//! let flagger = node.spawn("flagger", node.program("flagger")?.arg("-kubeconfig").arg(config))?;
+//! node.audit().denials()?;
+//! ```
+
+mod agents;
+mod app;
+mod audit;
+mod gate;
+mod image;
+mod namespaces;
+mod plane;
+mod runtime;
+
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::json;
+
+use self::agents::Agents;
+pub(crate) use self::agents::NODE;
+pub(crate) use self::app::App;
+pub(crate) use self::audit::Audit;
+pub(crate) use self::gate::Gate;
+pub(crate) use self::image::{Image, is_its_program as image_is_its_program};
+pub(crate) use self::namespaces::Namespaces;
+use self::plane::Plane;
+use self::runtime::Runtime;
+use crate::harness::control_plane::{install_crds, write_kubeconfig_with};
+use crate::harness::process::{Process, in_network};
+use crate::harness::sandbox::Sandbox;
+use crate::harness::{Authority, Kubectl, Result, eventually, programs, text};
+
+/// Generous, because a busy machine is no failure; in practice a few seconds.
+const START: Duration = Duration::from_secs(120);
+
+/// Ends the cgroups of Pods that were killed with their node; nobody else does, and they would stay for ever. The kernel
+/// lets go of them a moment after the last process.
+const CLEAN_UP: &str = r#"
+folder=$(dirname "$0")
+ids=
+for task in "$folder"/containerd/io.containerd.runtime.v2.task/k8s.io/*; do
+    [ ! -e "$task" ] || ids="$ids ${task##*/}"
+done
+own() {
+    for id in $ids; do find /sys/fs/cgroup -depth -type d -path "*/k8s.io/$id*" "$@" 2>/dev/null; done
+}
+for _ in 1 2 3 4 5 6 7 8 9 10; do
+    own -exec rmdir {} +
+    [ -n "$(own -print -quit)" ] || break
+    sleep 0.2
+done
+# What they stood in, unless others still do.
+find /sys/fs/cgroup -depth -type d -name k8s.io -exec rmdir {} + 2>/dev/null
+"#;
+
+/// A cluster with one node. Dropping it ends all of it.
+pub(crate) struct Node {
+    // Dropped in this order: whoever needs another goes first.
+    agents: Agents,
+    runtime: Runtime,
+    plane: Plane,
+    namespaces: Namespaces,
+    authority: Authority,
+    sandbox: Arc<Sandbox>,
+}
+
+impl Node {
+    /// A node that takes Pods, with Istio's kinds, the images of [`App`] and nothing else.
+    pub(crate) fn start() -> Result<Self> {
+        let sandbox = Arc::new(Sandbox::new()?);
+        sandbox.write("clean-up", CLEAN_UP)?;
+        let authority = Authority::new()?;
+        let namespaces = Namespaces::new(&sandbox)?;
+        let runtime = Runtime::start(&sandbox, &namespaces)?;
+        let plane = Plane::start(&sandbox, &authority, &namespaces)?;
+        let agents = Agents::start(&sandbox, &authority, &namespaces)?;
+        let node = Self { agents, runtime, plane, namespaces, authority, sandbox };
+        node.import_image(&App::image(&programs::find("pod")?))?;
+        install_crds(node.admin(), &programs::find("istio-crds.yaml")?)?;
+        eventually("the node is ready", START, || {
+            let ready = ["wait", "node", NODE, "--for=condition=Ready", "--timeout=60s"];
+            Ok(node.admin().run(&ready)?.is_success())
+        })?;
+        Ok(node)
+    }
+
+    pub(crate) fn admin(&self) -> &Kubectl {
+        &self.plane.admin
+    }
+
+    pub(crate) fn namespaces(&self) -> &Namespaces {
+        &self.namespaces
+    }
+
+    pub(crate) fn authority(&self) -> &Authority {
+        &self.authority
+    }
+
+    pub(crate) fn sandbox(&self) -> &Arc<Sandbox> {
+        &self.sandbox
+    }
+
+    /// The administrator's kubectl in a namespace.
+    pub(crate) fn kubectl(&self, namespace: &str) -> Kubectl {
+        Kubectl { namespace: namespace.to_owned(), ..self.admin().clone() }
+    }
+
+    /// A new namespace that Pods can be made in.
+    pub(crate) fn namespace(&self, name: &str) -> Result<Kubectl> {
+        self.admin().run(&["create", "namespace", name])?.succeeded()?;
+        let kubectl = self.kubectl(name);
+        eventually("the account of Pods is there", START, || {
+            kubectl.exists("serviceaccount", "default")
+        })?;
+        Ok(kubectl)
+    }
+
+    /// A kubeconfig with a token of this service account, which has to exist: the API server knows its user by its real name.
+    pub(crate) fn kubeconfig_for(&self, namespace: &str, account: &str) -> Result<PathBuf> {
+        let command = ["create", "token", account, "--duration=24h"];
+        let token = self.kubectl(namespace).run(&command)?.succeeded()?;
+        let user = json!({ "token": token.stdout().trim() });
+        let name = format!("{namespace}-{account}");
+        write_kubeconfig_with(&self.sandbox, &name, &user, plane::PORT)
+    }
+
+    /// A program of the platform, in the node's network: loopback is the node's, Pods and Services can be reached.
+    pub(crate) fn program(&self, name: &str) -> Result<Command> {
+        Ok(in_network(&self.namespaces.network(), &programs::find(name)?))
+    }
+
+    /// Starts a command, most often of [`Self::program`]; it ends with what this returns. Its log is in the folder of the run.
+    pub(crate) fn spawn(&self, name: &str, command: &mut Command) -> Result<Process> {
+        Process::spawn(&self.sandbox, name, command)
+    }
+
+    /// Lets Pods use an image, with `imagePullPolicy: Never`.
+    pub(crate) fn import_image(&self, image: &Image<'_>) -> Result {
+        self.runtime.import(&self.namespaces, image)
+    }
+
+    /// The gate with this many replicas, registered as the manual says.
+    pub(crate) fn deploy_gate(&self, replicas: u32) -> Result<Gate> {
+        Gate::deploy(self, replicas)
+    }
+
+    /// Who wrote what.
+    pub(crate) fn audit(&self) -> Audit {
+        Audit::new(&self.sandbox)
+    }
+
+    /// What its programs said, and its Pods where they can still be asked.
+    pub(crate) fn print_logs(&self) {
+        self.sandbox.print_logs("");
+        for command in [
+            &["get", "pods", "--all-namespaces", "-o", "wide"][..],
+            &["get", "events", "--all-namespaces", "--field-selector=type!=Normal"],
+        ] {
+            if let Ok(answer) = self.admin().run(command) {
+                eprintln!("{answer}");
+            }
+        }
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.agents.end();
+        self.runtime.end();
+        // Everything else that lives there ends with it: API server, Pods, mounts, network.
+        if let Err(error) = self.namespaces.end() {
+            eprintln!("node: ending its namespaces: {}", text(error));
+        }
+        let clean_up = self.sandbox.path().join("clean-up");
+        if let Err(error) = Command::new("sh").arg(clean_up).status() {
+            eprintln!("node: removing its cgroups: {error}");
+        }
+    }
+}

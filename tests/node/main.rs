@@ -1,0 +1,91 @@
+//! The gate as Pods of a real cluster with one node: kubelet, containerd and kube-proxy, in namespaces of their own.
+//!
+//! `make test-cluster` builds what is needed and runs them, as root. A plain `cargo test` leaves them out;
+//! `cargo test --test node -- --include-ignored NAME` runs those whose name contains NAME. Who is not root is told so, and nothing
+//! is tested; with CI set, that is a failure. With `SLUICEGATE_E2E_KEEP` set, the folders with all logs stay.
+
+mod cluster;
+// The end-to-end tests use all of it; these have an application and a gate of their own.
+#[allow(dead_code, unused_imports)]
+#[path = "../e2e/harness/mod.rs"]
+mod harness;
+mod scenarios;
+
+use std::process::{Command, ExitCode};
+use std::sync::{Arc, OnceLock};
+
+use libtest_mimic::{Arguments, Trial};
+
+use self::cluster::{Gate, Node};
+use self::harness::{Result, text};
+
+/// The node and the gate that most scenarios share, started by the first that asks.
+#[derive(Default)]
+pub(crate) struct Stage(OnceLock<std::result::Result<Running, String>>);
+
+pub(crate) struct Running {
+    pub(crate) gate: Gate,
+    pub(crate) node: Node,
+}
+
+impl Stage {
+    fn running(&self) -> Result<&Running> {
+        let running = self.0.get_or_init(|| Running::start().map_err(text));
+        running.as_ref().map_err(|error| error.as_str().into())
+    }
+
+    fn print_logs(&self) {
+        if let Some(Ok(running)) = self.0.get() {
+            running.node.print_logs();
+            eprintln!("{}", running.gate.log().unwrap_or_else(text));
+        }
+    }
+}
+
+impl Running {
+    pub(crate) fn start() -> Result<Self> {
+        let node = Node::start()?;
+        let gate = node.deploy_gate(2).inspect_err(|_| node.print_logs())?;
+        Ok(Self { gate, node })
+    }
+}
+
+/// An own `main`, because the node has to be ended after the last scenario and statics are never dropped.
+fn main() -> ExitCode {
+    let arguments = Arguments::from_args();
+    if (arguments.include_ignored || arguments.ignored)
+        && !arguments.list
+        && let Err(reason) = can_hold_a_node()
+    {
+        eprintln!("\n*** NOTHING IS TESTED on a real node: {}\n", text(reason));
+        let is_ci = std::env::var_os("CI").is_some_and(|value| value != "false");
+        return if is_ci { ExitCode::FAILURE } else { ExitCode::SUCCESS };
+    }
+    let stage = Arc::new(Stage::default());
+    let trials = scenarios::all().map(|(name, scenario)| {
+        let stage = Arc::clone(&stage);
+        Trial::test(name, move || scenario(&stage)).with_ignored_flag(true)
+    });
+    let image =
+        Trial::test("an_image_is_its_program_and_nothing_else", cluster::image_is_its_program);
+    let trials = trials.chain([image]);
+    let conclusion = libtest_mimic::run(&arguments, trials.collect());
+    if conclusion.has_failed() {
+        stage.print_logs();
+    }
+    drop(stage);
+    conclusion.exit_code()
+}
+
+/// Whether this machine lets us make namespaces, mounts and cgroups.
+fn can_hold_a_node() -> Result {
+    let try_out = ["--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc", "mount"];
+    let output =
+        Command::new("unshare").args(try_out).args(["-t", "tmpfs", "tmpfs", "/run"]).output();
+    let output = output.map_err(|error| format!("unshare (util-linux): {error}"))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let said = String::from_utf8_lossy(&output.stderr);
+    Err(format!("it needs root, and namespaces that may mount ({})", said.trim()).into())
+}

@@ -1,0 +1,27 @@
+//! What a cluster sees that has the gate in it. One function is one scenario, in a namespace of its own.
+
+mod accounts;
+mod outage;
+mod readiness;
+mod several;
+mod typo;
+
+use crate::Stage;
+use crate::harness::Result;
+
+pub(crate) type Scenario = (&'static str, fn(&Stage) -> Result);
+
+pub(crate) fn all() -> impl Iterator<Item = Scenario> {
+    [typo::ALL, readiness::ALL, accounts::ALL, outage::ALL, several::ALL]
+        .into_iter()
+        .flatten()
+        .copied()
+}
+
+/// The scenarios of a file with their names; one that is not listed is dead code, and the compiler says so.
+macro_rules! scenarios {
+    ($($scenario:ident),+ $(,)?) => {
+        pub(super) const ALL: &[super::Scenario] = &[$((stringify!($scenario), $scenario)),+];
+    };
+}
+use scenarios;
