@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use sluicegate::cluster::{self, Document};
 use sluicegate::policy::{Action, Operation, Policies, Policy, Review, Verdict, evaluate};
 use sluicegate::rules;
-use sluicegate::world::{Kind, Mesh, SelectorError, World};
+use sluicegate::world::{Kind, Mesh, Reign, RouteHistory, SelectorError, World};
 
 /// What stands between the input and the answer of a case.
 const EXPECT: &str = "expect: |\n";
@@ -39,6 +39,9 @@ struct Case {
     user: String,
     #[serde(default)]
     dry_run: bool,
+    /// What is remembered of the routes of the object: by route (`http` for the catch-all), who carried most, one after the other.
+    #[serde(default)]
+    history: BTreeMap<String, Vec<Reign>>,
     /// No kind is listed yet.
     #[serde(default)]
     blind: bool,
@@ -168,7 +171,7 @@ fn answer(case: Case) -> Result<Verdict, Failed> {
         Some(spec) => vec![Policy::parse(rules::ALL, "shop-policy", spec)?],
     };
     let policies = Policies::new(policies, rules::ALL);
-    let world = if case.blind {
+    let mut world = if case.blind {
         World::new(Mesh::default())
     } else if case.blank {
         World::blank(Mesh::default())
@@ -190,6 +193,13 @@ fn answer(case: Case) -> Result<Verdict, Failed> {
     };
     let field = |field: &str| object["metadata"][field].as_str().map(str::to_owned);
     let text = |object: &Value| object.to_string();
+    let histories = case.history.into_iter().map(|(route, reigns)| RouteHistory {
+        namespace: field("namespace").unwrap_or_else(|| "shop".to_owned()),
+        name: field("name").unwrap_or_else(|| "reviews".to_owned()),
+        route,
+        reigns,
+    });
+    world.restore(histories.collect());
     let review = Review {
         namespace: field("namespace").unwrap_or_else(|| "shop".to_owned()),
         name: field("name").unwrap_or_else(|| "reviews".to_owned()),

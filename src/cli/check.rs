@@ -2,6 +2,7 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 
@@ -37,6 +38,9 @@ pub(super) struct Check {
     /// judged.
     #[arg(long, value_name = "PATH")]
     world: Vec<PathBuf>,
+    /// Who carried the routes before: the ConfigMap of `serve --memory`, or what its key history.json holds.
+    #[arg(long, value_name = "FILE")]
+    history: Option<PathBuf>,
     /// The policy to judge by; the built-in default without one.
     #[arg(long, value_name = "FILE")]
     policy: Option<PathBuf>,
@@ -97,6 +101,12 @@ impl Check {
         } else {
             cluster::world(mesh, &documents, &self.namespace)
         };
+        if let Some(path) = &self.history {
+            let documents = cluster::load(std::slice::from_ref(path))?;
+            let kept = cluster::memories_in(&documents)
+                .with_context(|| format!("reading {}", path.display()))?;
+            world.restore(kept);
+        }
         let mut objects = objects
             .into_iter()
             .filter_map(|document| Some((self.identity(&document)?, document)))

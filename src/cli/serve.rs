@@ -9,6 +9,7 @@ use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 use futures::future::BoxFuture;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -17,7 +18,7 @@ use super::policy;
 use crate::certs::Certificates;
 use crate::certs::files::TlsDir;
 use crate::certs::self_signed::SelfSigned;
-use crate::cluster::{self, Index, Reading, WatchEnded};
+use crate::cluster::{self, Index, Memory, MemoryName, Reading, WatchEnded};
 use crate::policy::words::list;
 use crate::rules;
 use crate::server::{Config, Gate, Metrics, Server, StaticWorld, WorldSource};
@@ -25,6 +26,9 @@ use crate::world::Kind;
 
 /// How long a certificate that the gate made for itself is good for.
 const SELF_SIGNED_FOR: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// How long the last write of what is remembered may take.
+const LAST_WRITE: Duration = Duration::from_secs(3);
 
 /// Arguments of `sluicegate serve`.
 #[derive(Debug, Args)]
@@ -55,6 +59,13 @@ pub(super) struct Serve {
     /// Files or folders with what the cluster holds, instead of a cluster.
     #[arg(long, value_name = "PATH")]
     world: Vec<PathBuf>,
+    /// The ConfigMap in which it is kept who carried routes before, and the Lease of the one replica that writes it; "" keeps
+    /// nothing over a restart.
+    #[arg(long, value_name = "NAME", default_value = "sluicegate", conflicts_with = "world")]
+    memory: String,
+    /// The namespace of both; without it the Pod's own, or the kubeconfig's.
+    #[arg(long, value_name = "NAMESPACE", conflicts_with = "world")]
+    memory_namespace: Option<String>,
     /// The policy to judge by; the built-in default without one.
     #[arg(long, value_name = "FILE")]
     policy: Option<PathBuf>,
@@ -104,7 +115,7 @@ impl Serve {
         let certificates = Arc::new(Certificates::default());
         let metrics =
             Arc::new(Metrics::new(prometheus::Registry::new(), rules::ALL, &certificates)?);
-        let (world, watches) = self.world(&shutdown).await?;
+        let (world, watches, memory) = self.world(&shutdown).await?;
         let gate = Arc::new(Gate::new(policies, world));
         self.load_certificate(&certificates, &shutdown).await?;
         let config = Config {
@@ -115,14 +126,24 @@ impl Serve {
             ..Config::default()
         };
         let server = Server::bind(config, gate, certificates, metrics).await?;
-        Ok(until_either_ends(server.run(shutdown), watches).await)
+        let code = until_either_ends(server.run(shutdown.clone()), watches).await;
+        shutdown.cancel();
+        // What was seen last is kept, too.
+        if tokio::time::timeout(LAST_WRITE, memory).await.is_err() {
+            tracing::warn!("what was remembered last could not be kept in time");
+        }
+        Ok(code)
     }
 
-    /// The world, and what keeps it up to date: it ends only with an error.
+    /// The world; what keeps it up to date, which ends only with an error; and what keeps its memory, which ends after the shutdown.
     async fn world(
         &self,
         shutdown: &CancellationToken,
-    ) -> anyhow::Result<(Arc<dyn WorldSource>, BoxFuture<'static, anyhow::Error>)> {
+    ) -> anyhow::Result<(
+        Arc<dyn WorldSource>,
+        BoxFuture<'static, anyhow::Error>,
+        BoxFuture<'static, ()>,
+    )> {
         let name = self.mesh.config();
         if !self.world.is_empty() {
             let documents = cluster::load(&self.world)?;
@@ -136,12 +157,23 @@ impl Serve {
                 list(&world.undescribed_namespaces().into_iter().collect::<Vec<_>>())
             );
             let world = StaticWorld(world);
-            return Ok((Arc::new(world), Box::pin(std::future::pending())));
+            return Ok((
+                Arc::new(world),
+                Box::pin(std::future::pending()),
+                Box::pin(std::future::ready(())),
+            ));
         }
         let client = cluster::client(self.kubeconfig.as_deref()).await?;
         let unread = Reading::Unknown("not yet".to_owned());
         let index = Arc::new(Index::new(self.mesh.settings(&unread), client.clone()));
         let (arguments, own, shutdown) = (self.mesh.clone(), Arc::clone(&index), shutdown.clone());
+        let memory = (!self.memory.is_empty()).then(|| {
+            let default = || client.default_namespace().to_owned();
+            let namespace = self.memory_namespace.clone().unwrap_or_else(default);
+            let name = MemoryName { namespace, name: self.memory.clone() };
+            Memory::new(client.clone(), name, Arc::clone(&index))
+        });
+        let (keep, kept) = oneshot::channel();
         let follow = async move {
             // Nothing counts as listed before it is known which namespaces istiod reads, and what names mean to it.
             own.set_mesh(arguments.settings(&cluster::mesh_config(&client, &name).await));
@@ -152,9 +184,18 @@ impl Serve {
                 move |reading| arguments.settings(reading),
                 shutdown.clone(),
             ));
+            if let Some(mut memory) = memory {
+                memory.recall().await;
+                let _ = keep.send(tokio::spawn(memory.keep(shutdown.clone())));
+            }
             cluster::follow(client, own, Kind::ALL.to_vec(), shutdown).await
         };
-        Ok((index, Box::pin(failure(tokio::spawn(follow)))))
+        let kept = async move {
+            if let Ok(keeping) = kept.await {
+                let _ = keeping.await;
+            }
+        };
+        Ok((index, Box::pin(failure(tokio::spawn(follow))), Box::pin(kept)))
     }
 
     async fn load_certificate(

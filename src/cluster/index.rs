@@ -10,7 +10,7 @@ use kube::Client;
 use super::floor::{Floors, service_of};
 use super::read;
 use crate::policy::Verdict;
-use crate::world::{Kind, Mesh, Object, World};
+use crate::world::{Kind, Mesh, Object, RouteHistory, World};
 
 /// The world as the watches tell it, behind one lock: whoever judges sees one instant of all kinds together.
 pub struct Index {
@@ -78,6 +78,16 @@ impl Index {
     /// Judges with the world as it is now.
     pub fn judge(&self, judge: &dyn Fn(&World) -> Verdict) -> Verdict {
         self.read(judge)
+    }
+
+    /// Takes in what was remembered of routes before.
+    pub fn restore(&self, kept: Vec<RouteHistory>) {
+        self.state_mut().world.restore(kept);
+    }
+
+    /// A number that grows whenever something new is remembered.
+    pub fn history_version(&self) -> u64 {
+        self.read(World::history_version)
     }
 
     /// The mesh's settings have changed.

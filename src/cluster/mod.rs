@@ -12,7 +12,9 @@ mod feed;
 mod files;
 mod floor;
 mod index;
+mod lease;
 mod live;
+mod memory;
 mod mesh_config;
 mod offline;
 mod question;
@@ -28,6 +30,7 @@ pub use feed::{Feed, Next};
 pub use files::{Document, FileError, load, parse};
 pub use index::{Index, Progress};
 pub use live::{LiveReadError, requests};
+pub use memory::{Memory, MemoryError, MemoryName, memories_in};
 pub use mesh_config::{
     MeshConfig, MeshConfigName, Reading, follow_mesh_config, mesh_config, mesh_config_in, say,
 };

@@ -9,8 +9,8 @@ use crate::policy::Reference;
 use crate::world::{Kind, World};
 
 /// How many list requests the confirmation of one review may cost the API server, over all of its rounds. What any one refusal
-/// rests on fits: a Service and the ServiceEntries; the slices and Pods of a Service with the DestinationRules of all clients, or
-/// with the VirtualServices of a namespace. The labels of the Namespaces, which count only where istiod does not read all of them and
+/// rests on fits: a Service and the ServiceEntries; the slices and Pods of a Service with the DestinationRules of all clients, with
+/// the VirtualServices of a namespace, or with its Deployments. The labels of the Namespaces, which count only where istiod does not read all of them and
 /// are read once at the most, come on top.
 pub const MOST_REQUESTS: usize = 3;
 
@@ -42,6 +42,7 @@ pub(super) fn plan(references: &[Reference], world: &World) -> Vec<Question> {
             | Reference::Gateways { namespace }
             | Reference::Canaries { namespace }
             | Reference::Rollouts { namespace }
+            | Reference::Deployments { namespace }
                 if !is_label(namespace) => {}
             Reference::Service { name: service, .. } | Reference::Endpoints { service, .. }
                 if !is_label(service) => {}
@@ -68,6 +69,9 @@ pub(super) fn plan(references: &[Reference], world: &World) -> Vec<Question> {
             }
             Reference::Rollouts { namespace } => {
                 written.entry(Kind::Rollout).or_default().insert(namespace);
+            }
+            Reference::Deployments { namespace } => {
+                written.entry(Kind::Deployment).or_default().insert(namespace);
             }
             Reference::ServiceEntries => entries = true,
             Reference::Namespaces => labels = true,

@@ -391,12 +391,36 @@ struct RawWorkload {
 struct WorkloadSpec {
     replicas: Option<i64>,
     #[serde(deserialize_with = "null_as_default")]
-    template: RawPod,
+    template: RawTemplate,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct RawTemplate {
+    #[serde(deserialize_with = "null_as_default")]
+    metadata: Meta,
+    #[serde(deserialize_with = "null_as_default")]
+    spec: TemplateSpec,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct TemplateSpec {
+    #[serde(deserialize_with = "null_as_default")]
+    containers: Vec<Container>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Container {
+    #[serde(deserialize_with = "null_as_default")]
+    image: String,
 }
 
 impl RawWorkload {
     fn into_workload(self, kind: Kind) -> Workload {
         let owner = self.metadata.controller().map(|owner| owner.name.clone());
+        let images = self.spec.template.spec.containers.into_iter().map(|own| own.image);
         Workload {
             kind,
             namespace: self.metadata.namespace,
@@ -405,6 +429,7 @@ impl RawWorkload {
             created: self.metadata.creation_timestamp,
             owner,
             is_empty: self.spec.replicas == Some(0),
+            images: images.filter(|image| !image.is_empty()).collect(),
         }
     }
 }

@@ -118,6 +118,12 @@ pub struct IstioDestinationRule {
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct RolloutStatus {
+    /// The hash of the stable version's Pods; empty before there is one.
+    #[serde(rename = "stableRS", deserialize_with = "null_as_default")]
+    pub stable_rs: String,
+    /// The hash of the newest version's Pods, which is the stable one when nothing is being rolled out.
+    #[serde(rename = "currentPodHash", deserialize_with = "null_as_default")]
+    pub current_pod_hash: String,
     /// Of the canary strategy.
     #[serde(deserialize_with = "null_as_default")]
     pub canary: CanaryStatus,

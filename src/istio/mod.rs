@@ -13,6 +13,7 @@ mod port;
 mod re2;
 mod reach;
 mod read;
+mod route_key;
 mod service_entry;
 mod shape;
 mod sidecar;

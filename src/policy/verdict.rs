@@ -92,6 +92,11 @@ pub enum Reference {
         /// The namespace.
         namespace: String,
     },
+    /// All Deployments of a namespace.
+    Deployments {
+        /// The namespace.
+        namespace: String,
+    },
     /// All ServiceEntries.
     ServiceEntries,
     /// The labels of all Namespaces: what is in those that istiod leaves out does not exist for it.

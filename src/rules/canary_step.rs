@@ -7,7 +7,7 @@ use crate::policy::{
     Action, Base, Case, Change, Class, Flow, Movement, Reference, Report, Rule, Share, Side, Stage,
     Step,
 };
-use crate::world::HostKind;
+use crate::world::{HostKind, Memory};
 
 /// A canary gets more traffic in small steps.
 ///
@@ -25,8 +25,9 @@ use crate::world::HostKind;
 /// take; a new route to something that is no version of what served the requests; a rise of which nobody can say whether it
 /// is a rollback.
 ///
-/// Which side is stable: the policy's `roles`; the Rollout or the Canary that drives the VirtualService; names that say so
-/// (primary, stable, canary, preview); then how long the workloads and their ReplicaSets have been there, the order of versions
+/// Which side is stable: the policy's `roles`; the Rollout or the Canary that drives the VirtualService, or whose hashes the
+/// subsets select; names that say so (primary, stable, canary, preview); then who carried most of these requests before, with the
+/// images of then: the way back to them is no step, and what runs other images since is a new version; then how long the workloads and their ReplicaSets have been there, the order of versions
 /// (v1 before v2), the age of two Services of which one lost its workload, and who carried more.
 ///
 /// Why: a canary shows its faults to those who meet it; in small steps these are few, and there is time to look.
@@ -77,7 +78,7 @@ impl Rule for CanaryStep {
 }
 
 /// A step is refused only while somebody answers on the side that loses: were that side dead, the write would be the way out.
-/// And the VirtualService that a new one is compared with must be there still.
+/// And the VirtualService that a new one is compared with must be there still, and a new version must be one.
 fn rests_on(case: &Case<'_>, change: &Change, flow: &Flow) -> Vec<Reference> {
     /// Further ones carry too little to keep a dead route alive.
     const MOST: usize = 2;
@@ -89,6 +90,13 @@ fn rests_on(case: &Case<'_>, change: &Change, flow: &Flow) -> Vec<Reference> {
         && let Some((namespace, _)) = name.split_once('/')
     {
         found.push(Reference::VirtualServices { namespace: namespace.to_owned() });
+    }
+    let is_another = |moved: &&Movement| matches!(moved.memory, Some(Memory::WasAnother { .. }));
+    if let Some(moved) = flow.movements.iter().find(is_another)
+        && let Some((_, namespace)) =
+            change.destinations.get(moved.destination).host.service(&case.world.mesh().domain)
+    {
+        found.push(Reference::Deployments { namespace: namespace.to_owned() });
     }
     let most = found.len() + MOST;
     for share in carrying {
@@ -119,6 +127,12 @@ fn refusal(case: &Case<'_>, change: &Change, flow: &Flow, moved: &Movement) -> S
     );
     if let Some(origin) = origin(flow) {
         message.push_str(&format!("\n  {origin}"));
+    }
+    if let Some(Memory::WasAnother { until, then, now }) = &moved.memory {
+        let until = until.map_or_else(|| "before".to_owned(), |until| format!("until {until}"));
+        message.push_str(&format!(
+            "\n  It carried most of these requests {until} as {then}; now it is {now}: a new version, and no way back."
+        ));
     }
     let Some(after) = &flow.after else { return message };
     if !after.is_own {
@@ -332,9 +346,14 @@ fn note(change: &Change, flow: &Flow, moved: &Movement) -> String {
             format!("{goes}: taken as an evacuation, because {} has no ready endpoint", list(&left))
         }
         Class::Rollback => {
-            format!(
-                "{goes}: taken as a rollback, because it was there before what it takes over from"
-            )
+            let why = match &moved.memory {
+                Some(Memory::WasStable(Some(until))) => {
+                    format!("it carried most of these requests until {until}")
+                }
+                Some(_) => "it carried most of these requests before".to_owned(),
+                None => "it was there before what it takes over from".to_owned(),
+            };
+            format!("{goes}: taken as a rollback, because {why}")
         }
         _ => format!(
             "{goes}: admitted, because nothing tells whether this is a rollback; `roles` in the policy would"

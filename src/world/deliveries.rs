@@ -1,6 +1,6 @@
 //! Canaries and Rollouts, and what they drive.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::World;
 use super::table::Table;
@@ -101,7 +101,34 @@ impl Deliveries {
     }
 }
 
+/// Whose hash the Pods of a Rollout carry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Revision {
+    /// The version that its Rollout calls stable.
+    Stable,
+    /// The version that it is rolling out.
+    Canary,
+}
+
+/// The label by which Argo Rollouts tells the Pods of its versions apart (`pkg/apis/rollouts/v1alpha1/types.go`
+/// `DefaultRolloutUniqueLabelKey`).
+const POD_TEMPLATE_HASH: &str = "rollouts-pod-template-hash";
+
 impl World {
+    /// Which version of its Rollout a subset of `namespace` selects, by the hash among its labels; `None` without a hash, and where
+    /// no Rollout says what it means.
+    pub fn revision(&self, namespace: &str, labels: &BTreeMap<String, String>) -> Option<Revision> {
+        let hash = labels.get(POD_TEMPLATE_HASH).filter(|hash| !hash.is_empty())?;
+        let mut rollouts = self.deliveries.rollouts.of_namespace(namespace).map(|(_, own)| own);
+        rollouts.find_map(|own| match &own.status {
+            status if status.stable_rs == *hash => Some(Revision::Stable),
+            status if status.current_pod_hash == *hash && !status.stable_rs.is_empty() => {
+                Some(Revision::Canary)
+            }
+            _ => None,
+        })
+    }
+
     /// Who writes the weights of a VirtualService: the Rollout that names it, the Canary that it belongs to, or the one that is
     /// called so. `written` are the versions of the object that are at hand. Of several Rollouts it is the first by name.
     pub fn driver_of_weights<'a>(

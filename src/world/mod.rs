@@ -11,6 +11,7 @@ mod discovery;
 mod endpoints;
 mod entries;
 mod gateways;
+mod history;
 mod host_map;
 mod labels;
 mod listeners;
@@ -34,9 +35,10 @@ use std::net::IpAddr;
 
 pub use client::{ANY_NAMESPACE, Client};
 pub use delegates::NoDelegate;
-pub use deliveries::Driver;
+pub use deliveries::{Driver, Revision};
 pub use destination_rules::{ChangedRules, Rules};
 pub use endpoints::{EndpointGroup, Endpoints, GroupId, LabelledCount};
+pub use history::{Memory, Reign, Remembered, RouteHistory};
 pub use listeners::Listener;
 pub use merged::EffectiveRule;
 pub use mesh::Mesh;
@@ -255,6 +257,7 @@ pub struct World {
     pods: pods::Pods,
     workloads: workloads::Workloads,
     deliveries: deliveries::Deliveries,
+    history: history::History,
     unread: discovery::Unread,
 }
 
@@ -317,7 +320,8 @@ impl World {
             Object::VirtualService(object) => {
                 self.delegates.apply(&object);
                 self.references.apply(&object, &self.mesh);
-                self.virtual_services.apply(*object, &self.mesh);
+                let (old, new) = self.virtual_services.apply(*object, &self.mesh);
+                self.remember(old.as_deref().map(|old| &old.object), &new.object);
             }
             Object::DestinationRule(object) => self.destination_rules.apply(*object, &self.mesh),
             Object::ServiceEntry(object) => {
@@ -362,7 +366,9 @@ impl World {
             Kind::VirtualService => {
                 self.delegates.delete(namespace, name);
                 self.references.delete(namespace, name);
-                self.virtual_services.delete(namespace, name);
+                if let Some(old) = self.virtual_services.delete(namespace, name) {
+                    self.remember_last(&old.object);
+                }
             }
             Kind::DestinationRule => self.destination_rules.delete(namespace, name, &self.mesh),
             Kind::ServiceEntry => {

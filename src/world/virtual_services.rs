@@ -26,7 +26,7 @@ type Age = (Timestamp, String, String);
 
 #[derive(Debug)]
 pub(super) struct Kept {
-    object: VirtualService,
+    pub(super) object: VirtualService,
     binding: Binding,
 }
 
@@ -174,14 +174,19 @@ impl<'a> Bound<'a> {
 }
 
 impl VirtualServices {
-    pub(super) fn apply(&mut self, object: VirtualService, mesh: &Mesh) {
+    /// Puts one in; gives back the one whose place it takes, and itself.
+    pub(super) fn apply(
+        &mut self,
+        object: VirtualService,
+        mesh: &Mesh,
+    ) -> (Option<Arc<Kept>>, Arc<Kept>) {
         let (namespace, name) = (object.metadata.namespace.clone(), object.metadata.name.clone());
-        self.delete(&namespace, &name);
+        let old = self.delete(&namespace, &name);
         let binding = Binding::of(&object, &namespace, mesh);
         let kept = Arc::new(Kept { object, binding });
         self.objects.insert(&namespace, &name, Arc::clone(&kept));
         if !kept.binding.is_in_revision {
-            return;
+            return (old, kept);
         }
         for host in kept.binding.keys() {
             let Some(named) = self.by_host.get_mut(&host) else {
@@ -198,10 +203,11 @@ impl VirtualServices {
                 of_gateway.insert(kept.age(), Arc::clone(&kept));
             }
         }
+        (old, kept)
     }
 
-    pub(super) fn delete(&mut self, namespace: &str, name: &str) {
-        let Some(object) = self.objects.remove(namespace, name) else { return };
+    pub(super) fn delete(&mut self, namespace: &str, name: &str) -> Option<Arc<Kept>> {
+        let object = self.objects.remove(namespace, name)?;
         for host in object.binding.keys() {
             let Some(named) = self.by_host.get_mut(&host) else { continue };
             named.retain(|own| !own.bound().is(namespace, name));
@@ -216,6 +222,12 @@ impl VirtualServices {
                 self.connecting.remove(gateway);
             }
         }
+        Some(object)
+    }
+
+    /// All of them, in no order.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &VirtualService> {
+        self.objects.iter().map(|kept| &kept.object)
     }
 
     /// Those that are bound to this gateway and route connections, the oldest first.

@@ -8,6 +8,7 @@ mod controllers;
 mod delegates;
 mod destination_rules;
 mod discovery;
+mod history;
 mod house;
 mod oracle;
 mod properties;

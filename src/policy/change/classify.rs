@@ -1,5 +1,6 @@
 //! What a movement is: a canary's rise, a rollback, an evacuation, an addition, or nobody can tell.
 
+use std::borrow::Cow;
 use std::cmp::Ordering;
 use std::collections::BTreeSet;
 
@@ -10,6 +11,7 @@ use super::kin::{self, Clan, Relations};
 use super::shares::Shares;
 use super::{Base, Flow, NOTHING, Since};
 use crate::policy::names::Role;
+use crate::world::{Memory, Reign, World};
 
 /// A destination whose share of some requests changes.
 #[derive(Debug, Clone, PartialEq)]
@@ -22,6 +24,8 @@ pub struct Movement {
     pub to: f64,
     /// What a rise is; meaningless for a fall.
     pub class: Class,
+    /// What the history of the route says of the destination, where that decided what a rise is.
+    pub memory: Option<Memory>,
 }
 
 impl Movement {
@@ -99,7 +103,7 @@ pub(super) fn movements(
             (before.shares.greatest(GREATEST), after.shares.greatest(GREATEST))
         };
         flow.movements =
-            Weighing::new(flow, &was, &is, destinations, &relations, written).movements();
+            Weighing::new(flow, &was, &is, destinations, &relations, written, context).movements();
     }
     weighed > MOST_WEIGHED || relations.is_partial()
 }
@@ -169,6 +173,8 @@ struct Weighing<'a> {
     destinations: &'a Destinations,
     relations: &'a Relations,
     written: Since,
+    /// Who carried these requests before, and where to ask what that means.
+    reigns: Option<(Cow<'a, [Reign]>, &'a World)>,
 }
 
 impl<'a> Weighing<'a> {
@@ -179,6 +185,7 @@ impl<'a> Weighing<'a> {
         destinations: &'a Destinations,
         relations: &'a Relations,
         written: Since,
+        context: &'a Context<'_>,
     ) -> Self {
         let (from, to) = (relations.effective(before), relations.effective(after));
         let shares = joined(&from, &to);
@@ -203,6 +210,7 @@ impl<'a> Weighing<'a> {
             destinations,
             relations,
             written,
+            reigns: context.chronicle.and_then(|own| Some((own.of_flow(flow)?, own.world))),
         }
     }
 
@@ -221,20 +229,22 @@ impl<'a> Weighing<'a> {
         let changed = self.shares.iter().filter(|&&(at, from, to)| {
             (to - from).abs() > NOTHING && (Some(at) != self.mixture || self.after.of(at) > NOTHING)
         });
-        let moved = changed.map(|&(at, from, to)| Movement {
-            destination: at,
-            from,
-            to,
-            class: if to > from { self.rise(at, from, &common) } else { Class::Stable },
+        let moved = changed.map(|&(at, from, to)| {
+            let (class, memory) = match to > from {
+                true => self.rise(at, from, &common),
+                false => (Class::Stable, None),
+            };
+            Movement { destination: at, from, to, class, memory }
         });
         moved.collect()
     }
 
-    fn rise(&self, at: usize, had: f64, common: &Common) -> Class {
+    fn rise(&self, at: usize, had: f64, common: &Common) -> (Class, Option<Memory>) {
         if self.carried.is_empty() {
-            return Class::Addition;
+            return (Class::Addition, None);
         }
-        match self.class(at, had, common) {
+        let (class, memory) = self.class(at, had, common);
+        let class = match class {
             Class::Canary | Class::Unknown | Class::Rollback
                 if (!self.flow.existed || self.is_way_out()) && !self.carried.has_kin_of(at) =>
             {
@@ -244,7 +254,8 @@ impl<'a> Weighing<'a> {
             }
             Class::Canary | Class::Unknown if self.is_evacuation(at, common) => Class::Evacuation,
             class => class,
-        }
+        };
+        (class, memory)
     }
 
     /// Whether these requests left the mesh, and no VirtualService said how: the first one that does builds a way for them,
@@ -263,30 +274,61 @@ impl<'a> Weighing<'a> {
         found.map_or(0.0, |found| self.shares[found].1)
     }
 
-    fn class(&self, at: usize, had: f64, common: &Common) -> Class {
+    /// What a rise is, and what the history of the route has to say of it where that decides.
+    fn class(&self, at: usize, had: f64, common: &Common) -> (Class, Option<Memory>) {
         let own = self.destinations.get(at);
         let takes_over = if had > NOTHING { Class::Stable } else { Class::Rollback };
         let is_unmeasured = |mixture| {
             let is_unknown = own.endpoints.as_ref().is_none_or(|own| own.unknown_ready > 0);
             own.labels.is_none() || is_unknown || self.relations.is_dead(mixture)
         };
-        if self.mixture.is_some_and(is_unmeasured) {
-            // Nobody knows how much of plain routing reaches what nobody has defined, or what has no endpoint.
-            return Class::Unknown;
-        }
         // A role is a part in one rollout: it says nothing against strangers.
         let counts = || self.losers.is_empty() || had > NOTHING || self.losers.has_kin_of(at);
-        match own.role.filter(|_| counts()) {
-            Some(Role::Stable) => return Class::Stable,
-            Some(Role::Canary) => return Class::Canary,
-            None => {}
+        let role = own.role.filter(|_| counts());
+        if self.mixture.is_some_and(is_unmeasured) {
+            // Nobody knows how much of plain routing reaches what nobody has defined, or what has no endpoint.
+            return (Class::Unknown, None);
         }
-        if common.is_against_stable {
-            return Class::Canary;
+        let by_role = match role {
+            Some(Role::Stable) => Some(Class::Stable),
+            Some(Role::Canary) => Some(Class::Canary),
+            None if common.is_against_stable => Some(Class::Canary),
+            None if common.is_against_canaries => Some(takes_over),
+            None => None,
+        };
+        if let Some(class) = by_role {
+            return (class, None);
         }
-        if common.is_against_canaries {
-            return takes_over;
+        match self.recall(at) {
+            Some(memory @ Memory::WasStable(_)) => (takes_over, Some(memory)),
+            // What carries most goes on as it is.
+            Some(_) if common.heaviest == Some(at) => {
+                (self.by_age_and_weight(at, had, common), None)
+            }
+            // It is another version than the one that was stable; whoever is stable now has to be known to be.
+            Some(memory) if common.loser.is_some_and(|loser| self.is_stable_now(loser)) => {
+                (Class::Canary, Some(memory))
+            }
+            // Nor is what it would take over from: it may be the way out.
+            Some(_) => (Class::Unknown, None),
+            None => (self.by_age_and_weight(at, had, common), None),
         }
+    }
+
+    fn recall(&self, at: usize) -> Option<Memory> {
+        let (reigns, world) = self.reigns.as_ref()?;
+        let own = self.destinations.get(at);
+        world.recall(reigns, self.written, (&own.host, &own.subset), own.labels.as_ref())
+    }
+
+    fn is_stable_now(&self, at: usize) -> bool {
+        self.recall(at) == Some(Memory::WasStable(None))
+    }
+
+    /// What a rise is where no role and no history tells.
+    fn by_age_and_weight(&self, at: usize, had: f64, common: &Common) -> Class {
+        let own = self.destinations.get(at);
+        let takes_over = if had > NOTHING { Class::Stable } else { Class::Rollback };
         let heaviest = match common.heaviest {
             Some(heaviest) if heaviest == at => {
                 let others = self.leaves.iter().map(|&(other, had, _)| (other, had));

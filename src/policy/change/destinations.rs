@@ -8,11 +8,12 @@ use std::sync::Arc;
 
 use hashbrown::HashMap;
 
+use super::chronicle::Chronicle;
 use crate::istio::{self, Host, Location, Subset};
 use crate::policy::names::{self, Role, Version};
 use crate::policy::ownership::Parts;
 use crate::policy::settings::Roles;
-use crate::world::{Age, Client, EffectiveRule, Endpoints, HostKind, World};
+use crate::world::{Age, Client, EffectiveRule, Endpoints, HostKind, Revision, World};
 
 /// A destination of the old or the new object, and what is known of it.
 #[derive(Debug, Clone)]
@@ -337,6 +338,13 @@ impl Destinations {
         };
         let role = has_roles.then(by_policy).flatten();
         let role = role.or_else(|| context.parts.role(&own.host, &subset));
+        let role = role.or_else(|| {
+            let revision = world.revision(own.namespace.as_deref()?, labels.as_ref()?)?;
+            Some(match revision {
+                Revision::Stable => Role::Stable,
+                Revision::Canary => Role::Canary,
+            })
+        });
         let role = role.or_else(|| names::role(&subset));
         let age = match &labels {
             Some(labels) if !is_blind => Some(Box::new(world.age(&own.host, labels))),
@@ -430,6 +438,8 @@ pub(super) struct Context<'a> {
     pub(super) roles: &'a Roles,
     /// The parts that a Canary or a Rollout gives.
     parts: Parts,
+    /// What is remembered of the object under review.
+    pub(super) chronicle: Option<Chronicle<'a>>,
     /// The clients that are asked about.
     pub(super) clients: &'a [Client],
     /// The namespace of the object under review, in which names are said short.
@@ -448,7 +458,21 @@ impl<'a> Context<'a> {
         namespace: &'a str,
         is_blind: bool,
     ) -> Self {
-        Self { world, roles, parts, clients, namespace, is_blind, rules: RefCell::default() }
+        Self {
+            world,
+            roles,
+            parts,
+            chronicle: None,
+            clients,
+            namespace,
+            is_blind,
+            rules: RefCell::default(),
+        }
+    }
+
+    /// The same with what is remembered of the object under review.
+    pub(super) fn remembering(self, chronicle: Option<Chronicle<'a>>) -> Self {
+        Self { chronicle, ..self }
     }
 
     /// What the first client that knows it finds under this name.

@@ -8,6 +8,7 @@ mod asked;
 mod base;
 mod bound;
 mod carried;
+mod chronicle;
 mod classify;
 mod clients;
 mod compare;
@@ -33,6 +34,7 @@ pub(super) use clients::users;
 pub(super) use relabelled::relabelled;
 
 use self::base::{Routings, Written};
+use self::chronicle::Chronicle;
 use self::destinations::Context;
 use self::table::{Question, RouteTable};
 use super::ownership::Parts;
@@ -205,7 +207,8 @@ impl Change {
         }
         let parts = Parts::of(driver, &world.mesh().domain);
         let context =
-            Context::new(world, (&policy.roles, parts), &clients, &review.namespace, is_blind);
+            Context::new(world, (&policy.roles, parts), &clients, &review.namespace, is_blind)
+                .remembering(Chronicle::of(written, world));
         let routings = Routings::of(written, world);
         let mut is_partial = false;
         let lists = [written.old, written.new].into_iter().flatten().map(entries);

@@ -22,6 +22,9 @@ pub(crate) const GATE_LABEL: &str = "e2e.sluicegate.dev/gate";
 /// The user that the gates connect as.
 pub(super) const GATE_USER: &str = "sluicegate";
 
+/// The gate's own namespace, as the manual calls it.
+pub(super) const HOME: &str = "sluicegate-system";
+
 pub(crate) struct ControlPlane {
     // Stopped in this order: whoever needs another goes first.
     controllers: Mutex<Option<Process>>,
@@ -147,7 +150,23 @@ impl ControlPlane {
             "subjects": [{ "apiGroup": group, "kind": "User", "name": GATE_USER }],
         });
         self.admin.run_with(&["create", "-f", "-"], &binding.to_string())?.succeeded()?;
+        self.allow_gates_to_remember(HOME)?;
         Ok(())
+    }
+
+    /// A namespace in which gates may keep what they remember, by what the manual tells people to grant.
+    pub(crate) fn allow_gates_to_remember(&self, namespace: &str) -> Result<Kubectl> {
+        let own = self.namespace(namespace, None)?;
+        let role = manual("Role")?.replace(HOME, namespace);
+        own.run_with(&["create", "-f", "-"], &role)?.succeeded()?;
+        let group = "rbac.authorization.k8s.io";
+        let binding = json!({
+            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "RoleBinding", "metadata": { "name": GATE_USER },
+            "roleRef": { "apiGroup": group, "kind": "Role", "name": "sluicegate" },
+            "subjects": [{ "apiGroup": group, "kind": "User", "name": GATE_USER }],
+        });
+        own.run_with(&["create", "-f", "-"], &binding.to_string())?.succeeded()?;
+        Ok(own)
     }
 }
 

@@ -7,7 +7,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use super::certs::Pair;
-use super::control_plane::{ControlPlane, GATE_USER};
+use super::control_plane::{ControlPlane, GATE_USER, HOME};
 use super::process::{Process, free_ports, unless_stolen};
 use super::registration::{Fails, Registration};
 use super::{Result, http};
@@ -29,7 +29,17 @@ impl Gate {
 
     /// A gate that reaches the API server by another port, and is ready.
     pub(crate) fn start_through(plane: &ControlPlane, name: &str, api_port: u16) -> Result<Self> {
-        let mut gate = unless_stolen(|| Self::spawn(plane, name, api_port))?;
+        Self::start_as(plane, name, api_port, &[])
+    }
+
+    /// A gate that is told more on its command line, and is ready.
+    pub(crate) fn start_as(
+        plane: &ControlPlane,
+        name: &str,
+        api_port: u16,
+        arguments: &[&str],
+    ) -> Result<Self> {
+        let mut gate = unless_stolen(|| Self::spawn(plane, name, api_port, arguments))?;
         let status_port = gate.status_port;
         gate.process.wait_until(START, || is_ready(status_port))?;
         Ok(gate)
@@ -37,14 +47,14 @@ impl Gate {
 
     /// A gate that answers but has never seen the cluster: nothing is behind `api_port`.
     pub(crate) fn start_blind(plane: &ControlPlane, name: &str, api_port: u16) -> Result<Self> {
-        let gate = unless_stolen(|| Self::spawn(plane, name, api_port))?;
+        let gate = unless_stolen(|| Self::spawn(plane, name, api_port, &[]))?;
         if gate.is_ready() {
             return Err(format!("gate {name} says ready without having seen the cluster").into());
         }
         Ok(gate)
     }
 
-    fn spawn(plane: &ControlPlane, name: &str, api_port: u16) -> Result<Self> {
+    fn spawn(plane: &ControlPlane, name: &str, api_port: u16, arguments: &[&str]) -> Result<Self> {
         let [port, status_port] = free_ports()?;
         let kubeconfig = plane.kubeconfig(&format!("gate-{name}"), GATE_USER, api_port)?;
         let tls = plane.sandbox().path().join(format!("gate-{name}-tls-{port}"));
@@ -65,7 +75,11 @@ impl Gate {
             .arg(&kubeconfig)
             .args(["--tls-poll", "1s"])
             // The pause is for load balancers that have not heard of the end yet; there is none here.
-            .args(["--shutdown-delay", "0s"]);
+            .args(["--shutdown-delay", "0s"])
+            .args(arguments);
+        if !arguments.contains(&"--memory-namespace") {
+            command.args(["--memory-namespace", HOME]);
+        }
         let mut process = Process::spawn(plane.sandbox(), &format!("gate-{name}"), &mut command)?;
         process.wait_until(START, || http::listens(port) && http::listens(status_port))?;
         Ok(Self { process, port, status_port, tls })

@@ -5,6 +5,7 @@ mod bookinfo;
 mod definitions;
 mod failure;
 mod flagger;
+mod history;
 mod lifecycle;
 mod references;
 mod rollback;
@@ -23,6 +24,7 @@ pub(crate) fn all() -> impl Iterator<Item = Scenario> {
         bookinfo::ALL,
         failure::ALL,
         flagger::ALL,
+        history::ALL,
         argo::ALL,
         lifecycle::ALL,
     ]
