@@ -5,9 +5,9 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::harness::Result;
 use crate::harness::process::Process;
 use crate::harness::sandbox::Sandbox;
+use crate::harness::{Result, programs};
 
 /// The address of the node, in its own network.
 pub(crate) const ADDRESS: &str = "172.30.0.2";
@@ -20,7 +20,8 @@ pub(crate) const ADDRESS: &str = "172.30.0.2";
 const HOLD: &str = r#"
 set -eu
 folder=$1 address=$2
-for place in /run /var/lib /var/log; do mount -n -t tmpfs -o mode=755 tmpfs "$place"; done
+shift 2
+for place; do mount -n -t tmpfs -o mode=755 tmpfs "$place"; done
 mkdir -p "$folder/kernel"
 while read -r name value; do
     [ -e "/proc/sys/$name" ] || continue
@@ -46,6 +47,9 @@ touch "$folder/held"
 while :; do sleep 3600 & wait $!; done
 "#;
 
+/// Where a node has file systems of its own. What others have there it does not see.
+const HIDDEN: [&str; 3] = ["/run", "/var/lib", "/var/log"];
+
 /// Network, mounts and processes that nobody else sees.
 pub(crate) struct Namespaces {
     holder: Process,
@@ -54,12 +58,24 @@ pub(crate) struct Namespaces {
 
 impl Namespaces {
     pub(super) fn new(sandbox: &Arc<Sandbox>) -> Result<Self> {
+        for path in [sandbox.path(), &programs::find("containerd")?] {
+            let path = path.canonicalize()?;
+            if let Some(place) = HIDDEN.iter().find(|place| path.starts_with(place)) {
+                let remedy = "TMPDIR and SLUICEGATE_PLATFORM have to lead elsewhere";
+                return Err(format!(
+                    "{} is not seen on a node, which has a {place} of its own: {remedy}",
+                    path.display()
+                )
+                .into());
+            }
+        }
         let mut command = Command::new("unshare");
         command
             .args(["--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc"])
             .args(["sh", "-c", HOLD, "sh"])
             .arg(sandbox.path())
-            .arg(ADDRESS);
+            .arg(ADDRESS)
+            .args(HIDDEN);
         let mut holder = Process::spawn(sandbox, "namespaces", &mut command)?;
         let held = sandbox.path().join("held");
         holder.wait_until(Duration::from_secs(20), || held.exists())?;
