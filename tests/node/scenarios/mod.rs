@@ -1,6 +1,7 @@
 //! What a cluster sees that has the gate in it. One function is one scenario, in a namespace of its own.
 
 mod accounts;
+mod flagger;
 mod outage;
 mod readiness;
 mod several;
@@ -12,7 +13,7 @@ use crate::harness::Result;
 pub(crate) type Scenario = (&'static str, fn(&Stage) -> Result);
 
 pub(crate) fn all() -> impl Iterator<Item = Scenario> {
-    [typo::ALL, readiness::ALL, accounts::ALL, outage::ALL, several::ALL]
+    [typo::ALL, readiness::ALL, accounts::ALL, flagger::ALL, outage::ALL, several::ALL]
         .into_iter()
         .flatten()
         .copied()
