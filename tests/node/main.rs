@@ -16,30 +16,49 @@ use std::sync::{Arc, OnceLock};
 
 use libtest_mimic::{Arguments, Trial};
 
-use self::cluster::{Argo, Gate, Node};
+use self::cluster::{Argo, Flagger, Gate, Node};
 use self::harness::{Result, text};
 
-/// So many scenarios side by side.
-const THREADS: usize = 8;
+/// Scenarios side by side. Those with a delivery controller wait most of the time: it takes a step in ten seconds.
+const THREADS: usize = 16;
 
 /// The node and the gate that most scenarios share, started by the first that asks.
+///
+/// What is started last is dropped first.
 #[derive(Default)]
-pub(crate) struct Stage(OnceLock<std::result::Result<Running, String>>);
+pub(crate) struct Stage {
+    argo: OnceLock<std::result::Result<Argo, String>>,
+    flagger: OnceLock<std::result::Result<Flagger, String>>,
+    running: OnceLock<std::result::Result<Running, String>>,
+}
 
 pub(crate) struct Running {
-    argo: OnceLock<std::result::Result<Argo, String>>,
     pub(crate) gate: Gate,
     pub(crate) node: Node,
 }
 
 impl Stage {
     fn running(&self) -> Result<&Running> {
-        let running = self.0.get_or_init(|| Running::start().map_err(text));
+        let running = self.running.get_or_init(|| Running::start().map_err(text));
         running.as_ref().map_err(|error| error.as_str().into())
     }
 
+    /// Flagger on that node.
+    fn flagger(&self) -> Result<&Flagger> {
+        let node = &self.running()?.node;
+        let flagger = self.flagger.get_or_init(|| Flagger::start(node).map_err(text));
+        flagger.as_ref().map_err(|error| error.as_str().into())
+    }
+
+    /// Argo Rollouts on that node.
+    fn argo(&self) -> Result<&Argo> {
+        let node = &self.running()?.node;
+        let argo = self.argo.get_or_init(|| Argo::start(node).map_err(text));
+        argo.as_ref().map_err(|error| error.as_str().into())
+    }
+
     fn print_logs(&self) {
-        if let Some(Ok(running)) = self.0.get() {
+        if let Some(Ok(running)) = self.running.get() {
             running.node.print_logs();
             eprintln!("{}", running.gate.log().unwrap_or_else(text));
         }
@@ -50,20 +69,13 @@ impl Running {
     pub(crate) fn start() -> Result<Self> {
         let node = Node::start()?;
         let gate = node.deploy_gate(2).inspect_err(|_| node.print_logs())?;
-        Ok(Self { argo: OnceLock::new(), gate, node })
-    }
-
-    /// Argo Rollouts, installed by the first that asks, long after the gate.
-    pub(crate) fn argo(&self) -> Result<&Argo> {
-        let argo = self.argo.get_or_init(|| Argo::start(&self.node).map_err(text));
-        argo.as_ref().map_err(|error| error.as_str().into())
+        Ok(Self { gate, node })
     }
 }
 
 /// An own `main`, because the node has to be ended after the last scenario and statics are never dropped.
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
-    // They mostly wait for Pods and for each other's controllers, so more than there are processors.
     arguments.test_threads.get_or_insert(THREADS);
     if (arguments.include_ignored || arguments.ignored)
         && !arguments.list

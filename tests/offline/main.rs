@@ -13,6 +13,7 @@ mod house;
 mod oracle;
 mod properties;
 mod re2;
+mod recorded;
 mod sidecars;
 mod traps;
 mod virtual_services;

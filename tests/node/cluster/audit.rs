@@ -18,7 +18,11 @@ pub(super) fn policy() -> Value {
             { "level": "None", "verbs": ["get", "list", "watch"] },
             { "level": "RequestResponse", "resources": [
                 group("networking.istio.io"), group("flagger.app"), group("argoproj.io"),
-                { "group": "", "resources": ["services", "services/status"] },
+                { "group": "", "resources": ["namespaces", "services", "services/status", "pods", "pods/status"] },
+                { "group": "discovery.k8s.io", "resources": ["endpointslices"] },
+                { "group": "apps", "resources": [
+                    "deployments", "deployments/status", "replicasets", "statefulsets", "daemonsets",
+                ]},
             ]},
             { "level": "None", "resources": [
                 group("coordination.k8s.io"), group("events.k8s.io"), { "group": "", "resources": ["events"] },
@@ -80,6 +84,16 @@ impl Audit {
     /// Those of one account.
     pub(crate) fn writes_of(&self, user: &str) -> Result<Vec<Write>> {
         Ok(self.writes()?.into_iter().filter(|write| write.user == user).collect())
+    }
+
+    /// Those in one namespace.
+    pub(crate) fn writes_in(&self, namespace: &str) -> Result<Vec<Write>> {
+        let text = fs::read_to_string(&self.file)?;
+        let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+        // The log is long, and reading all of it takes its time.
+        let lines = whole.lines().filter(|line| line.contains(namespace));
+        let writes = lines.map(Write::parse).collect::<Result<Vec<_>>>()?;
+        Ok(writes.into_iter().filter(|write| write.namespace == namespace).collect())
     }
 
     /// What the gate refused.

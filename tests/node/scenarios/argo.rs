@@ -1,5 +1,6 @@
 //! What all scenarios of Argo Rollouts have in common: namespaces side by side, and that nothing was refused in them.
 
+use std::sync::{Condvar, Mutex, PoisonError};
 use std::thread;
 
 use crate::Stage;
@@ -29,8 +30,32 @@ pub(super) fn in_mode(
     plan: &Plan,
     live: impl Fn(&Demo<'_>) -> Result,
 ) -> Result {
-    let running = stage.running()?;
-    let demo = Demo::deploy(&running.node, running.argo()?, name, mode, plan)?;
+    let (running, argo) = (stage.running()?, stage.argo()?);
+    let _place = Place::take();
+    let demo = Demo::deploy(&running.node, argo, name, mode, plan)?;
     live(&demo)?;
-    demo.was_never_refused(&running.gate)
+    demo.ends(&running.gate)
+}
+
+/// So many at a time: unlike Flagger, Argo Rollouts goes on as fast as Pods start, and starting them is work.
+const PLACES: usize = 8;
+
+static FREE: (Mutex<usize>, Condvar) = (Mutex::new(PLACES), Condvar::new());
+
+struct Place;
+
+impl Place {
+    fn take() -> Self {
+        let free = FREE.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let free = FREE.1.wait_while(free, |free| *free == 0);
+        *free.unwrap_or_else(PoisonError::into_inner) -= 1;
+        Self
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        *FREE.0.lock().unwrap_or_else(PoisonError::into_inner) += 1;
+        FREE.1.notify_one();
+    }
 }

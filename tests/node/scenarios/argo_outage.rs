@@ -23,8 +23,9 @@ fn argo_comes_after_the_gate_and_outlives_it(_: &Stage) -> Result {
     let plan = Plan::steps(&json!([
         { "setWeight": 20 }, { "pause": {} }, { "setWeight": 80 }, { "pause": {} },
     ]));
+    let argo = Argo::start(&running.node)?;
     for mode in [Mode::Subsets, Mode::Services] {
-        let demo = Demo::deploy(&running.node, running.argo()?, "outlives", mode, &plan)?;
+        let demo = Demo::deploy(&running.node, &argo, "outlives", mode, &plan)?;
         the_gate_is_killed_and_is_gone_for_a_while(&demo, &running.gate)?;
     }
     Ok(())
@@ -32,7 +33,7 @@ fn argo_comes_after_the_gate_and_outlives_it(_: &Stage) -> Result {
 
 /// Nobody restarts the gate, and what is in the way of a person is known all the same.
 fn the_kinds_come_later(running: &Running) -> Result {
-    let Running { node, gate, .. } = running;
+    let Running { node, gate } = running;
     let app = App::serving(node.namespace("argo-later")?, &[("v1", 90), ("v2", 10)])?;
     let more = virtual_service(&[("v1", 80), ("v2", 20)]);
     let raise = || app.kubectl.apply_with(&["--dry-run=server"], &more);
@@ -76,7 +77,7 @@ fn the_gate_is_killed_and_is_gone_for_a_while(demo: &Demo<'_>, gate: &Gate) -> R
     demo.until_paused_at(1)?;
     gate.scale(0)?;
     eventually("nobody answers for the gate", SOON, || {
-        let answer = demo.weigh(&["--dry-run=server"], 70, 30)?;
+        let answer = demo.weigh_once(&["--dry-run=server"], 70, 30)?;
         Ok(answer.stderr().contains("failed calling webhook"))
     })?;
     demo.promote()?;
@@ -85,9 +86,9 @@ fn the_gate_is_killed_and_is_gone_for_a_while(demo: &Demo<'_>, gate: &Gate) -> R
     gate.scale(2)?;
     gate.until_ready(2)?;
     gate.until_asked()?;
-    demo.weigh(&[], 10, 90)?.refused(&["managed-weights"])?;
+    demo.weigh(10, 90)?.refused(&["managed-weights"])?;
     demo.promote()?;
     demo.until_delivered(3)?;
     demo.until_weights(100, 0)?;
-    demo.was_never_denied(gate)
+    demo.ends_after_an_outage(gate)
 }

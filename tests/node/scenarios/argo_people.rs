@@ -30,17 +30,18 @@ fn a_person_may_take_back_what_argo_drives_and_not_raise_it(stage: &Stage) -> Re
         demo.until_paused_at(1)?;
         demo.until_weights(80, 20)?;
         eventually("the gate knows the Rollout", HEARD, || {
-            Ok(!demo.weigh(&["--dry-run=server"], 60, 40)?.is_success())
+            let answer = demo.weigh_once(&["--dry-run=server"], 60, 40)?;
+            Ok(answer.stderr().contains("managed-weights"))
         })?;
         let namespace = &demo.kubectl.namespace;
-        demo.weigh(&[], 60, 40)?.refused(&[
+        demo.weigh(60, 40)?.refused(&[
             "\"validate.sluicegate.dev\" denied the request: managed-weights: ",
             &format!("Rollout {namespace}/demo drives it"),
             &format!("kubectl argo rollouts promote demo -n {namespace}"),
         ])?;
         // Back is always open, and so is the way on for the controller, which raises its canary again.
         let before = demo.field("VirtualService", "{.metadata.generation}")?;
-        demo.weigh(&[], 100, 0)?.succeeded()?;
+        demo.weigh(100, 0)?.succeeded()?;
         demo.until_weights(80, 20)?;
         let after = demo.field("VirtualService", "{.metadata.generation}")?;
         if after.parse::<u32>()? < before.parse::<u32>()? + 2 {

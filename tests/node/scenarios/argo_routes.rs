@@ -73,9 +73,9 @@ fn argo_gives_a_share_to_an_experiment(stage: &Stage) -> Result {
         demo.until_field("VirtualService", "{.spec.http[0].route[?(@.weight==20)].weight}", "20")?;
         demo.until_paused_at(2)?;
         demo.until_weights(90, 10)?;
-        let third = demo.field("VirtualService", "{.spec.http[0].route[2]}")?;
-        if !third.is_empty() {
-            return Err(format!("{third} is left of the experiment").into());
+        let hosts = demo.field("VirtualService", "{.spec.http[0].route[*].destination.host}")?;
+        if hosts.split(' ').count() != 2 {
+            return Err(format!("{hosts}: something is left of the experiment").into());
         }
         demo.promote()?;
         demo.until_delivered(2)?;

@@ -6,6 +6,7 @@ mod argo_outage;
 mod argo_people;
 mod argo_ramps;
 mod argo_routes;
+mod flagger;
 mod outage;
 mod readiness;
 mod several;
@@ -18,15 +19,15 @@ pub(crate) type Scenario = (&'static str, fn(&Stage) -> Result);
 
 pub(crate) fn all() -> impl Iterator<Item = Scenario> {
     [
-        // Those that take longest go first.
-        argo_outage::ALL,
-        outage::ALL,
-        argo_routes::ALL,
-        argo_ramps::ALL,
-        argo_people::ALL,
         typo::ALL,
         readiness::ALL,
         accounts::ALL,
+        flagger::ALL,
+        argo_outage::ALL,
+        argo_routes::ALL,
+        argo_ramps::ALL,
+        argo_people::ALL,
+        outage::ALL,
         several::ALL,
     ]
     .into_iter()

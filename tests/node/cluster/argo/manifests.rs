@@ -148,7 +148,7 @@ fn rollout(mode: Mode, plan: &Plan) -> Value {
     merge(&mut canary, &plan.canary);
     let labels = json!({ "app": "demo" });
     let mut spec = json!({
-        "replicas": 2,
+        "replicas": 1,
         "selector": { "matchLabels": labels },
         "template": { "metadata": { "labels": labels }, "spec": {
             "terminationGracePeriodSeconds": 1,
