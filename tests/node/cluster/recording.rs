@@ -360,6 +360,9 @@ fn copy(from: &Value, to: &mut Value, path: &[&str]) {
             }
         }
         Value::Object(fields) => {
+            if !to.is_object() {
+                *to = json!({});
+            }
             if let Some(from) = fields.get(*name).filter(|own| !own.is_null()) {
                 copy(from, &mut to[*name], rest);
             }
