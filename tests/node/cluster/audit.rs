@@ -107,6 +107,8 @@ impl Write {
         let event: Value = serde_json::from_str(line)?;
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         let (target, status) = (&event["objectRef"], &event["responseStatus"]);
+        let users = [&event["impersonatedUser"]["username"], &event["user"]["username"]];
+        let user = users.into_iter().find(|user| user.is_string()).unwrap_or(&Value::Null);
         let mut resource = text(&target["resource"]);
         for (mark, part) in [(".", "apiGroup"), ("/", "subresource")] {
             if let Some(part) = target[part].as_str() {
@@ -116,7 +118,7 @@ impl Write {
         // Of an object that is created, only what was sent may say how it is called.
         let named = [&target["name"], &event["responseObject"]["metadata"]["name"]];
         Ok(Self {
-            user: text(&event["user"]["username"]),
+            user: text(user),
             verb: text(&event["verb"]),
             resource,
             namespace: text(&target["namespace"]),

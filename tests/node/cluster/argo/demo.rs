@@ -206,17 +206,15 @@ impl<'a> Demo<'a> {
     }
 
     /// What the repository says of weights and of labels is applied again, by the account of a GitOps tool.
-    pub(crate) fn sync(&self) -> Result<[Answer; 2]> {
+    pub(crate) fn sync(&self) -> Result {
         let user = [
             "--as=system:serviceaccount:argocd:argocd-application-controller",
             "--as-group=system:masters",
         ];
-        let weights = manifests::virtual_service(self.mode);
-        let labels = manifests::destination_rule();
-        Ok([
-            self.answered(|| self.kubectl.apply_with(&user, &weights))?,
-            self.answered(|| self.kubectl.apply_with(&user, &labels))?,
-        ])
+        for object in manifests::routing(self.mode) {
+            self.answered(|| self.kubectl.apply_with(&user, &object))?.succeeded()?;
+        }
+        Ok(())
     }
 
     pub(crate) fn delete(&self) -> Result {

@@ -76,13 +76,18 @@ impl Plan {
 /// Everything that is in the team's repository, the first version.
 pub(super) fn all(mode: Mode, plan: &Plan) -> Value {
     let mut objects: Vec<_> = mode.services().iter().map(|name| service(name)).collect();
-    objects.push(virtual_service(mode));
-    if mode == Mode::Subsets {
-        objects.push(destination_rule());
-    }
+    objects.extend(routing(mode));
     objects.extend(plan.objects.iter().cloned());
     objects.push(rollout(mode, plan));
     list(&objects)
+}
+
+/// What the controller changes of it.
+pub(super) fn routing(mode: Mode) -> Vec<Value> {
+    match mode {
+        Mode::Subsets => vec![virtual_service(mode), destination_rule()],
+        Mode::Services | Mode::PingPong => vec![virtual_service(mode)],
+    }
 }
 
 pub(super) fn image(revision: u32) -> String {
@@ -104,7 +109,7 @@ fn service(name: &str) -> Value {
     })
 }
 
-pub(super) fn virtual_service(mode: Mode) -> Value {
+fn virtual_service(mode: Mode) -> Value {
     let [first, second] = mode.destinations();
     let route =
         json!([{ "destination": first, "weight": 100 }, { "destination": second, "weight": 0 }]);
@@ -114,7 +119,7 @@ pub(super) fn virtual_service(mode: Mode) -> Value {
     })
 }
 
-pub(super) fn destination_rule() -> Value {
+fn destination_rule() -> Value {
     let subset = |name: &str| json!({ "name": name, "labels": { "app": "demo" } });
     json!({
         "apiVersion": "networking.istio.io/v1", "kind": "DestinationRule", "metadata": { "name": "demo" },
