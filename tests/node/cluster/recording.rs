@@ -21,6 +21,9 @@ use crate::harness::Result;
 /// The longest file: who reads it should be able to.
 const MOST_BYTES: usize = 150_000;
 
+/// By which Argo Rollouts knows what it wrote.
+const BY_ARGO: &str = "argo-rollouts.argoproj.io/managed-by-rollouts";
+
 /// What happened in one namespace, in the order in which the API server stored it.
 pub(crate) struct Recording {
     account: String,
@@ -333,6 +336,10 @@ fn prune(resource: &Resource, object: &Value) -> Value {
         _ => {}
     }
     if resource.group == "networking.istio.io" {
+        let mark = &object["metadata"]["annotations"][BY_ARGO];
+        if mark.is_string() {
+            pruned["metadata"]["annotations"] = json!({ BY_ARGO: mark });
+        }
         let written =
             |own: &&Value| own["subresource"].is_null() && !own["fieldsV1"]["f:spec"].is_null();
         let writes = object["metadata"]["managedFields"].as_array().into_iter().flatten();
