@@ -83,7 +83,8 @@ fn argo_has_no_steps(stage: &Stage) -> Result {
 
 /// An abort has to wait for the Pods of the stable side, and gives them weight as they come.
 fn argo_scales_the_stable_side_with_the_weight(stage: &Stage) -> Result {
-    let steps = json!([{ "setWeight": 50 }, { "pause": {} }, { "setWeight": 100 }, { "pause": {} }]);
+    let steps =
+        json!([{ "setWeight": 50 }, { "pause": {} }, { "setWeight": 100 }, { "pause": {} }]);
     let canary = json!({ "dynamicStableScale": true, "steps": steps });
     let plan = Plan { spec: json!({ "replicas": 2 }), ..Plan::canary(canary) };
     in_both_modes(stage, "dynamic", &plan, |demo| {

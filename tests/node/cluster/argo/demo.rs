@@ -4,17 +4,17 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::manifests::{self, Mode, Plan};
 use super::Argo;
+use super::manifests::{self, Mode, Plan};
 use crate::cluster::audit::Write;
 use crate::cluster::{Gate, Node, Recording};
-use crate::harness::{Answer, Kubectl, Result};
+use crate::harness::{Answer, Kubectl, Result, eventually};
 
 /// For a step of a rollout: Pods start in it, beside many others.
 const STEP: Duration = Duration::from_secs(150);
 
-/// For the gate's answer to a controller, in seconds, as the manual registers it.
-const TIMEOUT: f64 = 2.0;
+/// For the gate's answer to a controller, in seconds: a little less than what the manual registers.
+const TIMEOUT: f64 = 1.8;
 
 const ROLLOUT: &str = "rollouts.argoproj.io/demo";
 const VIRTUAL_SERVICE: &str = "virtualservices.v1.networking.istio.io/demo";
@@ -61,9 +61,13 @@ impl<'a> Demo<'a> {
         let image = replace("image", manifests::image(revision).into());
         let change = json!([image, replace("env", manifests::environment(is_ready))]).to_string();
         let patch = ["patch", ROLLOUT, "--type=json", "-p", &change];
-        let generation = "jsonpath={.metadata.generation}";
-        let answer = self.kubectl.run(&[&patch[..], &["-o", generation]].concat())?.succeeded()?;
-        self.until(ROLLOUT, "{.status.observedGeneration}", answer.stdout().trim())
+        self.kubectl.run(&patch)?.succeeded()?;
+        // The controller may add to the generations.
+        let path = "{.metadata.generation}={.status.observedGeneration}";
+        eventually("the controller has seen the version", STEP, || {
+            let seen = self.field("Rollout", path)?;
+            Ok(seen.split_once('=').is_some_and(|(stored, seen)| stored == seen))
+        })
     }
 
     /// As `kubectl argo rollouts promote` goes on from a pause.
@@ -259,11 +263,14 @@ impl<'a> Demo<'a> {
         recording.keep("argo", namespace.trim_start_matches("argo-"))
     }
 
-    /// What the controller wrote here that moves traffic, Services among it.
+    /// What the controller wrote here of what moves traffic, and of its Rollout beside the status.
     fn controllers_writes(&self) -> Result<Vec<Write>> {
         let mut own = self.node.audit().writes_in(&self.kubectl.namespace)?;
-        let moves = |what: &str| what == "services" || what.ends_with(".networking.istio.io");
-        own.retain(|write| write.user == Argo::ACCOUNT && moves(&write.resource));
+        let counts = |what: &str| {
+            ["services", "rollouts.argoproj.io"].contains(&what)
+                || what.ends_with(".networking.istio.io")
+        };
+        own.retain(|write| write.user == Argo::ACCOUNT && counts(&write.resource));
         Ok(own)
     }
 }

@@ -27,8 +27,13 @@ impl Argo {
     /// Its kinds alone. More than once is no error.
     pub(crate) fn install_kinds(node: &Node) -> Result {
         let admin = node.admin();
-        let kinds =
-            ["rollout", "analysis-run", "analysis-template", "cluster-analysis-template", "experiment"];
+        let kinds = [
+            "rollout",
+            "analysis-run",
+            "analysis-template",
+            "cluster-analysis-template",
+            "experiment",
+        ];
         for kind in kinds {
             let file = programs::find(&format!("{kind}-crd.yaml"))?.display().to_string();
             // Too large for the annotation of a client-side apply.
@@ -56,9 +61,11 @@ impl Argo {
 
         let kubeconfig = node.kubeconfig_for(NAMESPACE, "argo-rollouts")?;
         let mut command = node.program("rollouts-controller")?;
-        command
-            .arg(format!("--kubeconfig={}", kubeconfig.display()))
-            .args(["--leader-elect=false", "--healthzPort=18080", "--metricsPort=18090"]);
+        command.arg(format!("--kubeconfig={}", kubeconfig.display())).args([
+            "--leader-elect=false",
+            "--healthzPort=18080",
+            "--metricsPort=18090",
+        ]);
         let process = node.spawn("argo-rollouts", &mut command)?;
         Ok(Self { process })
     }
