@@ -4,20 +4,20 @@ use std::sync::Arc;
 
 use serde_json::json;
 
-use super::namespaces::{ADDRESS, Namespaces};
+use super::namespaces::{ADDRESS, Namespaces, Unshared};
 use super::plane::PORT;
 use super::runtime::{SOCKET, find_or_installed, path_with};
 use crate::harness::control_plane::write_kubeconfig;
 use crate::harness::process::{Process, in_network};
 use crate::harness::sandbox::Sandbox;
-use crate::harness::{Authority, Result, programs, text};
+use crate::harness::{Authority, Result, programs};
 
 /// The name of the only node.
 pub(crate) const NODE: &str = "node";
 
-/// Fields are dropped in order.
+/// Fields are dropped in order: the kubelet goes first, which would start again what ends.
 pub(super) struct Agents {
-    kubelet: Process,
+    _kubelet: Unshared,
     _proxy: Process,
 }
 
@@ -29,14 +29,7 @@ impl Agents {
     ) -> Result<Self> {
         let proxy = start_proxy(sandbox, authority, namespaces)?;
         let kubelet = start_kubelet(sandbox, authority, namespaces)?;
-        Ok(Self { kubelet, _proxy: proxy })
-    }
-
-    /// The kubelet goes first: it would start again what ends.
-    pub(super) fn end(&mut self) {
-        if let Err(error) = self.kubelet.kill() {
-            eprintln!("node: ending the kubelet: {}", text(error));
-        }
+        Ok(Self { _kubelet: kubelet, _proxy: proxy })
     }
 }
 
@@ -44,7 +37,7 @@ fn start_kubelet(
     sandbox: &Arc<Sandbox>,
     authority: &Authority,
     namespaces: &Namespaces,
-) -> Result<Process> {
+) -> Result<Unshared> {
     let (user, group) = (format!("system:node:{NODE}"), Some("system:nodes"));
     let kubeconfig = write_kubeconfig(sandbox, authority, "kubelet", &user, group, PORT)?;
     let config = json!({
@@ -77,14 +70,14 @@ fn start_kubelet(
         "serializeImagePulls": false,
     });
     let config = sandbox.write("kubelet.json", config.to_string())?;
-    let mut command = namespaces.inside(&programs::find("kubelet")?);
-    command.args([
-        &format!("--config={}", config.display()),
-        &format!("--kubeconfig={}", kubeconfig.display()),
-        &format!("--node-ip={ADDRESS}"),
-        &format!("--hostname-override={NODE}"),
-    ]);
-    Process::spawn(sandbox, "kubelet", &mut command)
+    namespaces.spawn("kubelet", &programs::find("kubelet")?, |command| {
+        command.args([
+            &format!("--config={}", config.display()),
+            &format!("--kubeconfig={}", kubeconfig.display()),
+            &format!("--node-ip={ADDRESS}"),
+            &format!("--hostname-override={NODE}"),
+        ])
+    })
 }
 
 fn start_proxy(

@@ -158,8 +158,8 @@ fn binding(kind: &str, namespace: Option<&str>) -> Value {
 }
 
 fn deployment(replicas: u32) -> Value {
-    let probe =
-        |path: &str| json!({ "httpGet": { "path": path, "port": "status" }, "periodSeconds": 1 });
+    // A busy machine is no failure.
+    let probe = |path: &str| json!({ "httpGet": { "path": path, "port": "status" }, "periodSeconds": 1, "timeoutSeconds": 10 });
     json!({
         "apiVersion": "apps/v1", "kind": "Deployment", "metadata": { "name": "sluicegate", "labels": labels() },
         "spec": {

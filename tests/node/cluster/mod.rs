@@ -31,7 +31,7 @@ use serde_json::json;
 use self::agents::Agents;
 pub(crate) use self::agents::NODE;
 pub(crate) use self::app::App;
-pub(crate) use self::audit::Audit;
+pub(crate) use self::audit::{Audit, Write};
 pub(crate) use self::flagger::{Flagger, Podinfo, weights};
 pub(crate) use self::gate::Gate;
 pub(crate) use self::image::{Image, is_its_program as image_is_its_program};
@@ -42,38 +42,19 @@ use self::runtime::Runtime;
 use crate::harness::control_plane::{install_crds, write_kubeconfig_with};
 use crate::harness::process::{Process, in_network};
 use crate::harness::sandbox::Sandbox;
-use crate::harness::{Authority, Kubectl, Result, eventually, programs, text};
+use crate::harness::{Authority, Kubectl, Result, eventually, programs};
 
 /// Generous, because a busy machine is no failure; in practice a few seconds.
 const START: Duration = Duration::from_secs(120);
 
-/// Ends the cgroups of Pods that were killed with their node; nobody else does, and they would stay for ever. The kernel
-/// lets go of them a moment after the last process.
-const CLEAN_UP: &str = r#"
-folder=$(dirname "$0")
-ids=
-for task in "$folder"/containerd/io.containerd.runtime.v2.task/k8s.io/*; do
-    [ ! -e "$task" ] || ids="$ids ${task##*/}"
-done
-own() {
-    for id in $ids; do find /sys/fs/cgroup -depth -type d -path "*/k8s.io/$id*" "$@" 2>/dev/null; done
-}
-for _ in 1 2 3 4 5 6 7 8 9 10; do
-    own -exec rmdir {} +
-    [ -n "$(own -print -quit)" ] || break
-    sleep 0.2
-done
-# What they stood in, unless others still do.
-find /sys/fs/cgroup -depth -type d -name k8s.io -exec rmdir {} + 2>/dev/null
-"#;
-
 /// A cluster with one node. Dropping it ends all of it.
 pub(crate) struct Node {
-    // Dropped in this order: whoever needs another goes first.
-    agents: Agents,
+    // Dropped in this order: whoever needs another, or would start it again, goes first. The Pods end with the namespaces, and an
+    // API server would wait for what they watch.
+    _agents: Agents,
     runtime: Runtime,
-    plane: Plane,
     namespaces: Namespaces,
+    plane: Plane,
     authority: Authority,
     sandbox: Arc<Sandbox>,
 }
@@ -82,13 +63,12 @@ impl Node {
     /// A node that takes Pods, with Istio's kinds, the images of [`App`] and nothing else.
     pub(crate) fn start() -> Result<Self> {
         let sandbox = Arc::new(Sandbox::new()?);
-        sandbox.write("clean-up", CLEAN_UP)?;
         let authority = Authority::new()?;
         let namespaces = Namespaces::new(&sandbox)?;
         let runtime = Runtime::start(&sandbox, &namespaces)?;
         let plane = Plane::start(&sandbox, &authority, &namespaces)?;
         let agents = Agents::start(&sandbox, &authority, &namespaces)?;
-        let node = Self { agents, runtime, plane, namespaces, authority, sandbox };
+        let node = Self { _agents: agents, runtime, plane, namespaces, authority, sandbox };
         node.import_image(&App::image(&programs::find("pod")?))?;
         install_crds(node.admin(), &programs::find("istio-crds.yaml")?)?;
         eventually("the node is ready", START, || {
@@ -173,21 +153,6 @@ impl Node {
             if let Ok(answer) = self.admin().run(command) {
                 eprintln!("{answer}");
             }
-        }
-    }
-}
-
-impl Drop for Node {
-    fn drop(&mut self) {
-        self.agents.end();
-        self.runtime.end();
-        // Everything else that lives there ends with it: API server, Pods, mounts, network.
-        if let Err(error) = self.namespaces.end() {
-            eprintln!("node: ending its namespaces: {}", text(error));
-        }
-        let clean_up = self.sandbox.path().join("clean-up");
-        if let Err(error) = Command::new("sh").arg(clean_up).status() {
-            eprintln!("node: removing its cgroups: {error}");
         }
     }
 }

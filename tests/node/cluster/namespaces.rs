@@ -1,13 +1,13 @@
 //! Where a node lives: network, mounts and processes of its own, so that the end of one process is the end of all of it.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Output};
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::harness::process::Process;
 use crate::harness::sandbox::Sandbox;
-use crate::harness::{Result, programs};
+use crate::harness::{Result, programs, text};
 
 /// The address of the node, in its own network.
 pub(crate) const ADDRESS: &str = "172.30.0.2";
@@ -47,14 +47,39 @@ touch "$folder/held"
 while :; do sleep 3600 & wait $!; done
 "#;
 
+/// Ends the cgroups of Pods that were killed with their node; nobody else does, and they would stay for ever. The kernel
+/// lets go of them a moment after the last process.
+const CLEAN_UP: &str = r#"
+folder=$(dirname "$0")
+ids=
+for task in "$folder"/containerd/io.containerd.runtime.v2.task/k8s.io/*; do
+    [ ! -e "$task" ] || ids="$ids ${task##*/}"
+done
+own() {
+    for id in $ids; do find /sys/fs/cgroup -depth -type d -path "*/k8s.io/$id*" "$@" 2>/dev/null; done
+}
+for _ in 1 2 3 4 5 6 7 8 9 10; do
+    own -exec rmdir {} +
+    [ -n "$(own -print -quit)" ] || break
+    sleep 0.2
+done
+# What they stood in, unless others still do.
+find /sys/fs/cgroup -depth -type d -name k8s.io -exec rmdir {} + 2>/dev/null
+"#;
+
 /// Where a node has file systems of its own. What others have there it does not see.
 const HIDDEN: [&str; 3] = ["/run", "/var/lib", "/var/log"];
 
 /// Network, mounts and processes that nobody else sees.
 pub(crate) struct Namespaces {
-    holder: Process,
+    holder: Unshared,
     files: PathBuf,
+    sandbox: Arc<Sandbox>,
 }
+
+/// What `unshare` was started for, or goes on under its eyes. It takes no SIGTERM: its end is SIGKILL, and with it that of the
+/// program.
+pub(super) struct Unshared(Process);
 
 impl Namespaces {
     pub(super) fn new(sandbox: &Arc<Sandbox>) -> Result<Self> {
@@ -69,6 +94,7 @@ impl Namespaces {
                 .into());
             }
         }
+        sandbox.write("clean-up", CLEAN_UP)?;
         let mut command = Command::new("unshare");
         command
             .args(["--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc"])
@@ -76,11 +102,11 @@ impl Namespaces {
             .arg(sandbox.path())
             .arg(ADDRESS)
             .args(HIDDEN);
-        let mut holder = Process::spawn(sandbox, "namespaces", &mut command)?;
+        let mut holder = Unshared(Process::spawn(sandbox, "namespaces", &mut command)?);
         let held = sandbox.path().join("held");
-        holder.wait_until(Duration::from_secs(20), || held.exists())?;
-        let files = PathBuf::from(format!("/proc/{}/ns", holder.id()));
-        Ok(Self { holder, files })
+        holder.0.wait_until(Duration::from_secs(20), || held.exists())?;
+        let files = PathBuf::from(format!("/proc/{}/ns", holder.0.id()));
+        Ok(Self { holder, files, sandbox: Arc::clone(sandbox) })
     }
 
     /// The network namespace, as nsenter takes it.
@@ -88,10 +114,22 @@ impl Namespaces {
         self.files.join("net")
     }
 
-    /// A program that sees the node's network, mounts and processes, and ends with the process that this starts.
-    ///
-    /// That process is `unshare`, which the kernel kills the program after. It takes no SIGTERM: it has to be killed.
-    pub(super) fn inside(&self, program: &Path) -> Command {
+    /// Runs a program to its end that sees the node's network, mounts and processes.
+    pub(super) fn run(&self, program: &Path, arguments: &[&str]) -> Result<Output> {
+        Ok(self.inside(program).args(arguments).output()?)
+    }
+
+    /// Starts a program that sees the node's network, mounts and processes.
+    pub(super) fn spawn(
+        &self,
+        name: &str,
+        program: &Path,
+        prepare: impl FnOnce(&mut Command) -> &mut Command,
+    ) -> Result<Unshared> {
+        Ok(Unshared(Process::spawn(&self.sandbox, name, prepare(&mut self.inside(program)))?))
+    }
+
+    fn inside(&self, program: &Path) -> Command {
         let file = |name: &str| self.files.join(name).display().to_string();
         let mut command = Command::new("nsenter");
         command
@@ -102,9 +140,32 @@ impl Namespaces {
             .arg(program);
         command
     }
+}
 
-    /// Ends everything that lives here.
-    pub(super) fn end(&mut self) -> Result {
-        self.holder.kill()
+impl Drop for Namespaces {
+    fn drop(&mut self) {
+        self.holder.end();
+        let clean_up = self.sandbox.path().join("clean-up");
+        if let Err(error) = Command::new("sh").arg(clean_up).status() {
+            eprintln!("node: removing its cgroups: {error}");
+        }
+    }
+}
+
+impl Unshared {
+    pub(super) fn process(&mut self) -> &mut Process {
+        &mut self.0
+    }
+
+    fn end(&mut self) {
+        if let Err(error) = self.0.kill() {
+            eprintln!("node: {}", text(error));
+        }
+    }
+}
+
+impl Drop for Unshared {
+    fn drop(&mut self) {
+        self.end();
     }
 }

@@ -53,17 +53,18 @@ impl Recording {
 
     /// Whether the account got everything stored that it wrote; a conflict with another writer is no refusal.
     pub(crate) fn was_never_refused(&self) -> Result {
-        let said = |write: &&Write| {
-            let verdict = said(write);
+        let is_refused = |write: &&Write| {
+            let verdict = write.verdict();
             write.is_denial()
                 || write.message.contains("webhook")
                 || ["deny", "undecided", "error"].iter().any(|word| verdict.starts_with(word))
         };
-        if let Some(write) = self.own.iter().find(said) {
+        if let Some(write) = self.own.iter().find(is_refused) {
             return Err(format!("{} was refused: {write:?}", self.account).into());
         }
-        if self.own.is_empty() {
-            return Err(format!("{} wrote nothing in {}", self.account, self.namespace).into());
+        // What nobody asked about shows nothing.
+        if self.own.iter().all(|write| write.verdict().is_empty()) {
+            return Err(format!("nobody asked the gate about {:?}", self.own).into());
         }
         Ok(())
     }
@@ -110,17 +111,6 @@ fn in_order(writes: Vec<Write>) -> Vec<Write> {
     placed.into_iter().map(|(_, write)| write).collect()
 }
 
-/// What the gate said, as the API server keeps it: verdict, basis and rules.
-fn said(write: &Write) -> String {
-    let annotations = write.annotations.as_object().into_iter().flatten();
-    let find = |end: &str| {
-        let mut own = annotations.clone();
-        own.find(|(key, _)| key.contains("sluicegate.dev") && key.ends_with(end))
-            .and_then(|(_, value)| value.as_str())
-    };
-    ["/verdict", "/basis", "/rules"].into_iter().filter_map(find).collect::<Vec<_>>().join(" ")
-}
-
 /// Makes events of writes.
 #[derive(Default)]
 struct Scribe {
@@ -145,7 +135,7 @@ impl Scribe {
             event.insert("by".to_owned(), json!(write.user));
             event.insert("verb".to_owned(), json!(write.verb));
             event.insert("code".to_owned(), json!(write.code));
-            event.insert("said".to_owned(), json!(said(write)));
+            event.insert("said".to_owned(), json!(write.verdict()));
         }
         if is_gone(write, is_stored) {
             if is_stored && self.stored.remove(&key).is_none() {

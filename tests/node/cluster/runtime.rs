@@ -8,10 +8,9 @@ use std::time::Duration;
 use serde_json::json;
 
 use super::image::Image;
-use super::namespaces::Namespaces;
-use crate::harness::process::Process;
+use super::namespaces::{Namespaces, Unshared};
 use crate::harness::sandbox::Sandbox;
-use crate::harness::{Result, programs, text};
+use crate::harness::{Result, programs};
 
 const START: Duration = Duration::from_secs(60);
 
@@ -22,7 +21,8 @@ pub(super) const SOCKET: &str = "/run/containerd/containerd.sock";
 const PAUSE: &str = "sluicegate.dev/pause:node";
 
 pub(super) struct Runtime {
-    containerd: Process,
+    _containerd: Unshared,
+    ctr: PathBuf,
     sandbox: Arc<Sandbox>,
 }
 
@@ -45,16 +45,15 @@ impl Runtime {
         let network = network.parent().unwrap_or(Path::new(""));
         let config = config(&sandbox.path().join("containerd"), plugins, network, &shim, &runc);
         let config = sandbox.write("containerd.toml", config)?;
-        let mut command = namespaces.inside(&containerd);
-        command.arg("--config").arg(config).env("PATH", path_with(&runc));
-        let mut process = Process::spawn(sandbox, "containerd", &mut command)?;
-        let ctr = programs::find("ctr")?;
-        process.wait_until(START, || {
-            let mut command = namespaces.inside(&ctr);
-            let command = command.args(["--address", SOCKET, "--connect-timeout", "1s", "version"]);
-            command.output().is_ok_and(|output| output.status.success())
+        let mut containerd = namespaces.spawn("containerd", &containerd, |command| {
+            command.arg("--config").arg(config).env("PATH", path_with(&runc))
         })?;
-        let runtime = Self { containerd: process, sandbox: Arc::clone(sandbox) };
+        let ctr = programs::find("ctr")?;
+        let version = ["--address", SOCKET, "--connect-timeout", "1s", "version"];
+        containerd.process().wait_until(START, || {
+            namespaces.run(&ctr, &version).is_ok_and(|output| output.status.success())
+        })?;
+        let runtime = Self { _containerd: containerd, ctr, sandbox: Arc::clone(sandbox) };
         let program = programs::find("pod")?;
         let pause = Image { name: PAUSE, program: &program, arguments: &["pause"] };
         runtime.import(namespaces, &pause)?;
@@ -64,21 +63,15 @@ impl Runtime {
     pub(super) fn import(&self, namespaces: &Namespaces, image: &Image<'_>) -> Result {
         let name = image.name.replace(['/', ':'], "-");
         let file: PathBuf = self.sandbox.write(&format!("{name}.tar"), image.archive()?)?;
-        let mut command = namespaces.inside(&programs::find("ctr")?);
-        command.args(["--address", SOCKET, "--namespace", "k8s.io", "images", "import"]).arg(&file);
-        let output = command.output()?;
+        let path = file.display().to_string();
+        let import = ["--address", SOCKET, "--namespace", "k8s.io", "images", "import", &path];
+        let output = namespaces.run(&self.ctr, &import)?;
         std::fs::remove_file(&file)?;
         if output.status.success() {
             return Ok(());
         }
         let said = String::from_utf8_lossy(&output.stderr);
-        Err(format!("importing {}: {said}\n{}", image.name, self.containerd.tail()).into())
-    }
-
-    pub(super) fn end(&mut self) {
-        if let Err(error) = self.containerd.kill() {
-            eprintln!("node: ending containerd: {}", text(error));
-        }
+        Err(format!("importing {}: {said}", image.name).into())
     }
 }
 
