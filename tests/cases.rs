@@ -28,7 +28,7 @@ struct Case {
     /// Further objects; one of the same kind and name replaces an earlier one.
     #[serde(default)]
     cluster: Vec<Value>,
-    /// The stored object: whole (VirtualService or DestinationRule), or only the `spec` of a VirtualService (name reviews,
+    /// The stored object: whole (VirtualService, DestinationRule, Canary or Rollout), or only the `spec` of a VirtualService (name reviews,
     /// namespace shop, hosts reviews).
     old: Option<Value>,
     /// The object to be stored, likewise.
@@ -189,6 +189,8 @@ fn answer(case: Case) -> Result<Verdict, Failed> {
     let object = new.as_ref().or(old.as_ref()).ok_or("a deletion has an old object")?;
     let kind = match object["kind"].as_str() {
         Some("DestinationRule") => Kind::DestinationRule,
+        Some("Canary") => Kind::Canary,
+        Some("Rollout") => Kind::Rollout,
         _ => Kind::VirtualService,
     };
     let field = |field: &str| object["metadata"][field].as_str().map(str::to_owned);

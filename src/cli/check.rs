@@ -13,19 +13,17 @@ use crate::policy::words::list;
 use crate::policy::{Action, Finding, Operation, Review, Verdict, evaluate};
 use crate::world::{Kind, World};
 
-/// The only API group whose objects are judged.
-const GROUP: &str = "networking.istio.io/";
-
 /// Arguments of `sluicegate check`.
 #[derive(Debug, Args)]
 #[command(
     after_help = "The writes are judged one after the other, as if applied: each sees those before it that were admitted. \
-                  DestinationRules that are not stored yet come first, then everything in the order given.\n\n\
+                  DestinationRules that are not stored yet come first, then everything in the order given, Canaries and Rollouts \
+                  last; what these drive is known from the beginning.\n\n\
                   Exit code: 0 when every write is admitted, 1 when one is denied, 2 when the input cannot be used."
 )]
 pub(super) struct Check {
-    /// Files or folders with the VirtualServices and DestinationRules to judge, `-` for standard input; what else is there is
-    /// part of the world.
+    /// Files or folders with the VirtualServices, DestinationRules, Canaries and Rollouts to judge, `-` for standard input; what
+    /// else is there is part of the world.
     #[arg(required = true, value_name = "PATH")]
     paths: Vec<PathBuf>,
     /// The objects as they are stored now; what is found there, or in the world, makes the write an UPDATE.
@@ -90,6 +88,11 @@ impl Check {
             .iter()
             .filter_map(|document| Some((self.identity(document)?, document.value.to_string())))
             .collect::<HashMap<_, _>>();
+        // Who drives a VirtualService is asked in its review.
+        if !self.delete {
+            let is_driver = |document: &&Document| kind(document).is_some_and(drives);
+            documents.extend(objects.iter().filter(is_driver).cloned());
+        }
         let name = self.mesh.config();
         let reading = cluster::mesh_config_in(&documents, &name);
         if let Reading::Unknown(reason) = &reading {
@@ -113,8 +116,10 @@ impl Check {
             .collect::<Vec<_>>();
         // A VirtualService and its new DestinationRule come together, in whatever order the files stand. Helm, Flux and Argo CD
         // apply them in this one.
-        objects.sort_by_key(|(identity, _)| {
-            self.delete || identity.0 != Kind::DestinationRule || stored.contains_key(identity)
+        // What a Rollout is asked rests on its VirtualServices.
+        objects.sort_by_key(|(identity, _)| match identity.0 {
+            Kind::DestinationRule => u8::from(self.delete || stored.contains_key(identity)),
+            kind => 1 + u8::from(!self.delete && drives(kind)),
         });
         let mut reviews = Vec::new();
         for (identity, document) in objects {
@@ -139,7 +144,7 @@ impl Check {
         }
         if reviews.is_empty() {
             complain(
-                "no VirtualService and no DestinationRule of networking.istio.io is given: there is nothing to judge",
+                "no VirtualService or DestinationRule of networking.istio.io, no Canary of flagger.app and no Rollout of argoproj.io is given: there is nothing to judge",
             );
         } else if is_blank {
             complain(
@@ -215,12 +220,19 @@ type Identity = (Kind, String, String);
 fn kind(document: &Document) -> Option<Kind> {
     let version =
         document.value.get("apiVersion").and_then(|version| version.as_str()).unwrap_or_default();
-    match document.value["kind"].as_str() {
-        _ if !version.starts_with(GROUP) => None,
-        Some("VirtualService") => Some(Kind::VirtualService),
-        Some("DestinationRule") => Some(Kind::DestinationRule),
+    let group = version.split_once('/').map_or("", |(group, _)| group);
+    match (group, document.value["kind"].as_str()?) {
+        ("networking.istio.io", "VirtualService") => Some(Kind::VirtualService),
+        ("networking.istio.io", "DestinationRule") => Some(Kind::DestinationRule),
+        ("flagger.app", "Canary") => Some(Kind::Canary),
+        ("argoproj.io", "Rollout") => Some(Kind::Rollout),
         _ => None,
     }
+}
+
+/// Whether objects of this kind say who writes a VirtualService.
+fn drives(kind: Kind) -> bool {
+    matches!(kind, Kind::Canary | Kind::Rollout)
 }
 
 fn text(reviews: &[(Review, Verdict)]) -> String {

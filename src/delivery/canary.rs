@@ -37,6 +37,9 @@ pub struct CanarySpec {
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(default)]
 pub struct TargetReference {
+    /// The workload's kind.
+    #[serde(deserialize_with = "null_as_default")]
+    pub kind: String,
     /// The workload's name.
     #[serde(deserialize_with = "null_as_default")]
     pub name: String,

@@ -138,20 +138,23 @@ pub struct CanaryStatus {
     pub stable_ping_pong: String,
 }
 
+/// Namespace and name of a VirtualService that a Rollout of `namespace` calls `name`.
+///
+/// Source: `utils/istio/istio.go` `GetVirtualServiceNamespaceName`.
+pub(super) fn place<'a>(name: &'a str, namespace: &'a str) -> (&'a str, &'a str) {
+    match name.split_once('.') {
+        Some((name, namespace)) => (namespace, name),
+        None => (namespace, name),
+    }
+}
+
 impl Rollout {
     /// Namespace and name of each VirtualService whose weights are written for it.
-    ///
-    /// Source: `utils/istio/istio.go` `GetVirtualServiceNamespaceName`.
     pub fn virtual_services(&self) -> impl Iterator<Item = (&str, &str)> {
         let istio = self.spec.strategy.canary.traffic_routing.istio.iter();
         let named = istio.flat_map(|own| own.virtual_service.iter().chain(&own.virtual_services));
         let own = self.metadata.namespace.as_str();
-        named.filter(|named| !named.name.is_empty()).map(move |named| {
-            match named.name.split_once('.') {
-                Some((name, namespace)) => (namespace, name),
-                None => (own, named.name.as_str()),
-            }
-        })
+        named.filter(|named| !named.name.is_empty()).map(move |named| place(&named.name, own))
     }
 
     /// The DestinationRule whose subsets are written for it, in its own namespace.

@@ -5,6 +5,7 @@
 mod backend;
 mod change;
 mod connections;
+mod delivery;
 mod lookup;
 mod names;
 mod ownership;
@@ -22,6 +23,7 @@ pub use change::{
     Relabelled, Share, Shares, Side, Steps, Takers, Why, fractions,
 };
 pub use connections::Connections;
+pub use delivery::{Delivery, Plan};
 pub use lookup::{HostAsWritten, Hosts, Target};
 pub use names::{Role, thing};
 pub use ownership::Ownership;
@@ -152,6 +154,7 @@ fn decide_write(
             None => decide_removal(&judge),
         },
         Operation::DestinationRule(write) => decide_definition(&judge, write),
+        Operation::Canary(_) | Operation::Rollout(_) => delivery::decide(policy, review, world),
         Operation::Unreadable { kind: Kind::VirtualService, path, reason } => {
             unreadable(policy, path, reason)
         }

@@ -31,7 +31,7 @@ impl<'a> Ownership<'a> {
                 let own = [write.stored(), write.written()].into_iter().flatten();
                 world.driver_of_subsets(namespace, name, own.map(|own| &own.metadata))
             }
-            Operation::Unreadable { .. } | Operation::NotOurs => None,
+            _ => None,
         }?;
         let accounts = match driver {
             Driver::Flagger(_) => &controllers.flagger,

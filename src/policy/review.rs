@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::delivery::{CanaryPlan, RolloutPlan};
 use crate::istio::{
     DestinationRule, FieldPath, Judged, Metadata, ShapeError, VirtualService, Written,
 };
@@ -38,6 +39,10 @@ pub enum Operation {
     VirtualService(Write<VirtualService>),
     /// Of a DestinationRule.
     DestinationRule(Write<DestinationRule>),
+    /// Of Flagger's Canary.
+    Canary(Write<CanaryPlan>),
+    /// Of Argo's Rollout.
+    Rollout(Write<RolloutPlan>),
     /// Of an object that the CRD's schema would refuse: nothing of it can be judged.
     Unreadable {
         /// Its kind.
@@ -47,7 +52,7 @@ pub enum Operation {
         /// What is wrong with it.
         reason: String,
     },
-    /// Of an object of a kind that no rule judges.
+    /// Of an object of a kind that no rule judges, or of a Canary or Rollout that nobody can read: these are their controllers'.
     NotOurs,
 }
 
@@ -144,6 +149,8 @@ impl Operation {
         let read = match kind {
             Kind::VirtualService => Write::parse(old, new).map(Self::VirtualService),
             Kind::DestinationRule => Write::parse(old, new).map(Self::DestinationRule),
+            Kind::Canary => return Write::parse(old, new).map_or(Self::NotOurs, Self::Canary),
+            Kind::Rollout => return Write::parse(old, new).map_or(Self::NotOurs, Self::Rollout),
             _ => return Self::NotOurs,
         };
         read.unwrap_or_else(|ShapeError { path, reason }| Self::Unreadable { kind, path, reason })
@@ -156,6 +163,8 @@ impl Review {
         match &self.operation {
             Operation::VirtualService(_) => Some(Kind::VirtualService),
             Operation::DestinationRule(_) => Some(Kind::DestinationRule),
+            Operation::Canary(_) => Some(Kind::Canary),
+            Operation::Rollout(_) => Some(Kind::Rollout),
             Operation::Unreadable { kind, .. } => Some(*kind),
             Operation::NotOurs => None,
         }
@@ -182,6 +191,8 @@ impl Review {
         match &self.operation {
             Operation::VirtualService(write) => write.verb(),
             Operation::DestinationRule(write) => write.verb(),
+            Operation::Canary(write) => write.verb(),
+            Operation::Rollout(write) => write.verb(),
             Operation::Unreadable { .. } | Operation::NotOurs => "CREATE",
         }
     }
@@ -203,7 +214,7 @@ impl Review {
             Operation::DestinationRule(write) => {
                 Operation::DestinationRule(write.across_revisions(revision)?)
             }
-            Operation::Unreadable { .. } | Operation::NotOurs => return None,
+            _ => return None,
         };
         let seen = Self { operation, ..self.clone() };
         let label = self.labels().and_then(|labels| labels.get("istio.io/rev"));
@@ -221,16 +232,22 @@ impl Review {
         Some((seen, sentence))
     }
 
-    /// The hosts that the object speaks of, as written.
-    pub(super) fn hosts(&self) -> &[String] {
+    /// The hosts that the object speaks of, as written: of a Canary those of its VirtualService, of a Rollout its Services.
+    pub(super) fn hosts(&self) -> Vec<&str> {
         match &self.operation {
-            Operation::VirtualService(write) => {
-                write.object().map_or(&[], |object| &object.spec.hosts)
-            }
+            Operation::VirtualService(write) => write.object().map_or_else(Vec::new, |object| {
+                object.spec.hosts.iter().map(String::as_str).collect()
+            }),
             Operation::DestinationRule(write) => {
-                write.object().map_or(&[], |object| std::slice::from_ref(&object.spec.host))
+                write.object().map(|object| object.spec.host.as_str()).into_iter().collect()
             }
-            Operation::Unreadable { .. } | Operation::NotOurs => &[],
+            Operation::Canary(write) => {
+                write.object().into_iter().flat_map(CanaryPlan::hosts).collect()
+            }
+            Operation::Rollout(write) => {
+                write.object().into_iter().flat_map(RolloutPlan::services).collect()
+            }
+            Operation::Unreadable { .. } | Operation::NotOurs => Vec::new(),
         }
     }
 
@@ -243,6 +260,8 @@ impl Review {
         match &self.operation {
             Operation::VirtualService(write) => write.object().map(|object| &object.metadata),
             Operation::DestinationRule(write) => write.object().map(|object| &object.metadata),
+            Operation::Canary(write) => write.object().map(|object| &object.metadata),
+            Operation::Rollout(write) => write.object().map(|object| &object.metadata),
             Operation::Unreadable { .. } | Operation::NotOurs => None,
         }
     }

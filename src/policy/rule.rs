@@ -8,6 +8,7 @@ use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 
 use super::change::{Carried, Change, Clients};
+use super::delivery::Delivery;
 use super::ownership::Ownership;
 use super::redefinition::Redefinition;
 use super::review::Review;
@@ -37,6 +38,9 @@ pub trait Rule: Default + DeserializeOwned + JsonSchema + Send + Sync + 'static 
 
     /// Says what a write means that istiod does not read; asked of [`Stage::Unread`] only.
     fn check_unread(&self, _review: &Review, _world: &World, _report: &mut Report<'_>) {}
+
+    /// Reports what is wrong with a write of a Canary or a Rollout; asked of [`Stage::Delivery`] only.
+    fn check_delivery(&self, _case: &Delivery<'_>, _report: &mut Report<'_>) {}
 }
 
 /// When a rule is asked.
@@ -57,6 +61,8 @@ pub enum Stage {
     Definition,
     /// It speaks of a VirtualService or DestinationRule that istiod does not read, and then it alone is asked.
     Unread,
+    /// It judges Canaries and Rollouts: how a release would go.
+    Delivery,
 }
 
 /// What a rule looks at.
@@ -231,6 +237,24 @@ impl<'a> Report<'a> {
         }
     }
 
+    /// What the object of a [`Stage::Delivery`] says about the releases to come. As advice it is given by the write that brings it,
+    /// or makes it worse; as a violation it has the rule's action, and may rest on what the cluster holds.
+    pub fn guardrail(
+        &mut self,
+        path: FieldPath,
+        message: impl Message,
+        key: impl Hash,
+        severity: f64,
+        rests_on: Vec<Reference>,
+    ) {
+        let is_asked = !matches!(self.tells, Tells::Nothing(_)) && self.count() < MOST_SAID;
+        let message = if is_asked { message.text() } else { String::new() };
+        self.push(self.action, path, message, rests_on, key, severity);
+        if let Some(last) = self.found.last_mut() {
+            last.is_advice = true;
+        }
+    }
+
     /// A violation that is never more than a warning, for this reason or that.
     pub fn warning(&mut self, path: FieldPath, message: String) {
         self.push(self.action.max(Action::Warn), path, message, Vec::new(), "", f64::INFINITY);
@@ -380,6 +404,7 @@ pub(super) trait Check: Send + Sync {
     fn check(&self, case: &Case<'_>, report: &mut Report<'_>);
     fn check_definition(&self, case: &Definition<'_>, report: &mut Report<'_>);
     fn check_unread(&self, review: &Review, world: &World, report: &mut Report<'_>);
+    fn check_delivery(&self, case: &Delivery<'_>, report: &mut Report<'_>);
 }
 
 impl<R: Rule> Check for R {
@@ -393,5 +418,9 @@ impl<R: Rule> Check for R {
 
     fn check_unread(&self, review: &Review, world: &World, report: &mut Report<'_>) {
         Rule::check_unread(self, review, world, report);
+    }
+
+    fn check_delivery(&self, case: &Delivery<'_>, report: &mut Report<'_>) {
+        Rule::check_delivery(self, case, report);
     }
 }

@@ -17,7 +17,7 @@ use crate::world::{Kind, LabelSelector, World};
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct PolicySpec {
-    /// Which VirtualServices and DestinationRules it is for; empty means all.
+    /// Which objects it is for; empty means all.
     pub r#match: PolicyMatch,
     /// Of several policies that match, the one with the highest precedence is in force; ties go by name.
     pub precedence: i64,
@@ -35,7 +35,7 @@ pub struct PolicySpec {
     pub dry_run: DryRun,
 }
 
-/// Which VirtualServices and DestinationRules a policy is for; what is absent matches everything.
+/// Which VirtualServices, DestinationRules, Canaries and Rollouts a policy is for; what is absent matches everything.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct PolicyMatch {
@@ -43,7 +43,7 @@ pub struct PolicyMatch {
     pub namespace_selector: Option<LabelSelector>,
     /// By the labels of the object.
     pub object_selector: Option<LabelSelector>,
-    /// By the hosts, as written or completed, `*` allowed in front; any one suffices.
+    /// By the hosts, as written or completed, `*` allowed in front; any one suffices. A Rollout has those of its Services.
     pub hosts: Vec<String>,
 }
 
@@ -335,8 +335,8 @@ impl Policy {
             host_covers(pattern, host)
                 || host_covers(complete(pattern).as_str(), complete(host).as_str())
         };
-        let named = |host: &String| hosts.iter().any(|pattern| covers(pattern, host));
-        by_namespace && by_object && (hosts.is_empty() || review.hosts().iter().any(named))
+        let named = |host: &str| hosts.iter().any(|pattern| covers(pattern, host));
+        by_namespace && by_object && (hosts.is_empty() || review.hosts().into_iter().any(named))
     }
 }
 

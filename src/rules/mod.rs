@@ -3,6 +3,7 @@
 mod canary_step;
 mod capacity;
 mod default_route;
+mod delivery_config;
 mod destination_exists;
 mod fault_injection;
 mod host_conflict;
@@ -29,6 +30,7 @@ pub static ALL: &[Entry] = &[
     Entry::of::<weight_sum::WeightSum>(),
     Entry::of::<canary_step::CanaryStep>(),
     Entry::of::<managed_weights::ManagedWeights>(),
+    Entry::of::<delivery_config::DeliveryConfig>(),
     Entry::of::<subset_defined::SubsetDefined>(),
     Entry::of::<subset_ready::SubsetReady>(),
     Entry::of::<subset_in_use::SubsetInUse>(),

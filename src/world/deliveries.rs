@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::World;
 use super::table::Table;
-use crate::delivery::{Canary, Rollout};
+use crate::delivery::{Canary, Rollout, TargetReference};
 use crate::istio::Metadata;
 
 /// Who drives an object.
@@ -127,6 +127,23 @@ impl World {
             }
             _ => None,
         })
+    }
+
+    /// The first Canary by name, other than `own`, that rolls out the same workload.
+    pub fn rival_of(
+        &self,
+        namespace: &str,
+        own: &str,
+        target: &TargetReference,
+    ) -> Option<&Canary> {
+        let is_same = |other: &TargetReference| {
+            let is_kind = other.kind == target.kind || other.kind.is_empty();
+            other.name == target.name && is_kind
+        };
+        let all = self.deliveries.canaries.of_namespace(namespace);
+        let others =
+            all.filter(|(name, other)| name.as_str() != own && is_same(&other.spec.target_ref));
+        others.min_by_key(|(name, _)| name.as_str()).map(|(_, other)| other)
     }
 
     /// Who writes the weights of a VirtualService: the Rollout that names it, the Canary that it belongs to, or the one that is

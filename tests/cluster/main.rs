@@ -7,6 +7,7 @@ mod files;
 mod index;
 mod live;
 mod members;
+mod memory;
 mod mesh_config;
 mod watch;
 

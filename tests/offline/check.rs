@@ -1,67 +1,13 @@
 //! `sluicegate check` and `sluicegate rules`, as a person types them.
 
 use std::fs;
-use std::io::Write as _;
 use std::path::Path;
-use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
-use tempfile::TempDir;
+
+use super::desk::{Answer, Desk};
 
 const WORLD: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/cases/worlds/reviews.yaml");
-
-/// A folder with files in it, and the command run there.
-struct Desk(TempDir);
-
-impl Desk {
-    fn with(files: &[(&str, &str)]) -> Self {
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        for (name, text) in files {
-            let path = folder.path().join(name);
-            fs::create_dir_all(path.parent().expect("a parent")).expect("a folder");
-            fs::write(path, text).expect("a file");
-        }
-        Self(folder)
-    }
-
-    fn run(&self, arguments: &[&str]) -> Answer {
-        self.run_with(arguments, "")
-    }
-
-    fn run_with(&self, arguments: &[&str], input: &str) -> Answer {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_sluicegate"))
-            .args(arguments)
-            .current_dir(&self.0)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the binary runs");
-        child.stdin.take().expect("a pipe").write_all(input.as_bytes()).expect("input");
-        Answer(child.wait_with_output().expect("an end"))
-    }
-}
-
-struct Answer(Output);
-
-impl Answer {
-    fn code(&self) -> i32 {
-        self.0.status.code().expect("an exit code")
-    }
-
-    fn out(&self) -> String {
-        String::from_utf8_lossy(&self.0.stdout).into_owned()
-    }
-
-    fn err(&self) -> String {
-        String::from_utf8_lossy(&self.0.stderr).into_owned()
-    }
-
-    fn json(&self) -> Value {
-        serde_json::from_slice(&self.0.stdout)
-            .unwrap_or_else(|error| panic!("{error}: {} {}", self.out(), self.err()))
-    }
-}
 
 fn split(v1: u32, v2: u32) -> String {
     format!(
@@ -94,6 +40,43 @@ fn without_a_world_the_typo_is_denied_too_and_the_gap_is_said() {
     assert_eq!(answer.code(), 1);
     assert!(answer.err().contains("were not looked up"), "{}", answer.err());
     assert_eq!(desk.run(&["check", "--old", "old.yaml", "up.yaml"]).code(), 0);
+}
+
+/// A ConfigMap as kubectl prints it, or what its key holds.
+#[test]
+fn the_history_of_a_file_tells_the_way_back() {
+    let route = |subset: &str| {
+        format!(
+            "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {{name: reviews, namespace: shop}}\n\
+             spec: {{hosts: [reviews], http: [{{route: [{{destination: {{host: reviews, subset: {subset}}}}}]}}]}}\n"
+        )
+    };
+    let kept = r#"{"routes": [{"namespace": "shop", "name": "reviews", "route": "http", "reigns": [{"host": "reviews.shop.svc.cluster.local", "subset": "blue", "until": "2026-11-26T12:00:00Z"}, {"host": "reviews.shop.svc.cluster.local", "subset": "green"}]}]}"#;
+    let map = format!(
+        "apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: sluicegate}}\ndata:\n  history.json: '{kept}'\n"
+    );
+    let desk = Desk::with(&[
+        ("old.yaml", &route("green")),
+        ("new.yaml", &route("blue")),
+        ("map.yaml", &map),
+        ("history.json", kept),
+        ("empty.yaml", "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: sluicegate}\n"),
+    ]);
+    let world =
+        ["--world", concat!(env!("CARGO_MANIFEST_DIR"), "/tests/cases/worlds/blue-green.yaml")];
+    let check = |history: &[&str]| {
+        let arguments = [&["check", "--old", "old.yaml"][..], &world, history, &["new.yaml"]];
+        desk.run(&arguments.concat())
+    };
+    assert_eq!(check(&[]).code(), 1);
+    for file in ["map.yaml", "history.json"] {
+        let answer = check(&["--history", file]);
+        assert_eq!(answer.code(), 0, "{}{}", answer.out(), answer.err());
+        assert!(answer.out().contains("until 2026-11-26T12:00:00Z"), "{}", answer.out());
+    }
+    let answer = check(&["--history", "empty.yaml"]);
+    assert_eq!(answer.code(), 2);
+    assert!(answer.err().contains("kubectl get configmap sluicegate"), "{}", answer.err());
 }
 
 #[test]

@@ -6,6 +6,8 @@ mod check;
 mod connections;
 mod controllers;
 mod delegates;
+mod deliveries;
+mod desk;
 mod destination_rules;
 mod discovery;
 mod history;

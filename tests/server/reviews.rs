@@ -176,6 +176,71 @@ async fn what_is_not_ours_passes_and_a_foreign_kind_with_a_word() {
     }
 }
 
+/// A write of a Canary, as an API server asks about it.
+fn of_canary(old: &Value, new: &Value) -> Value {
+    let mut body = update(old, new);
+    let resource = json!({"group": "flagger.app", "version": "v1beta1", "resource": "canaries"});
+    let kind = json!({"group": "flagger.app", "version": "v1beta1", "kind": "Canary"});
+    let request = body["request"].as_object_mut().expect("a request");
+    request.extend([
+        ("resource".to_owned(), resource.clone()),
+        ("requestResource".to_owned(), resource),
+        ("kind".to_owned(), kind.clone()),
+        ("requestKind".to_owned(), kind),
+        ("operation".to_owned(), json!(if old.is_null() { "CREATE" } else { "UPDATE" })),
+    ]);
+    body
+}
+
+#[tokio::test]
+async fn a_canary_that_nothing_judges_is_told_so_and_passes() {
+    let server = start(config()).await;
+    let analysis = json!({"interval": "1m", "threshold": 5, "stepWeight": 10, "maxWeight": 120});
+    let canary = json!({"metadata": {"name": "podinfo"}, "spec": {"targetRef": {"name": "podinfo"}, "analysis": analysis}});
+    let answer = server.client.review(of_canary(&Value::Null, &canary).to_string()).await.json();
+    assert_eq!(answer["response"]["allowed"], true, "{answer}");
+    assert_eq!(answer["response"]["auditAnnotations"]["rules"], "delivery-config");
+    let warnings = answer["response"]["warnings"].as_array().expect("warnings");
+    assert_eq!(warnings.len(), 2, "{answer}");
+    for (warning, at) in warnings.iter().zip(["maxWeight", "metrics"]) {
+        let warning = warning.as_str().expect("text");
+        assert!(
+            warning.starts_with(&format!("delivery-config: spec.analysis.{at}: ")),
+            "{warning}"
+        );
+        assert!(warning.chars().count() < 256 && warning.contains("Passes without"), "{warning}");
+    }
+    let mut labelled = canary.clone();
+    labelled["metadata"]["labels"] = json!({"team": "shop"});
+    let answer = server.client.review(of_canary(&canary, &labelled).to_string()).await.json();
+    assert_eq!(answer["response"]["auditAnnotations"]["basis"], "unchanged", "{answer}");
+    assert!(answer["response"]["warnings"].is_null(), "{answer}");
+}
+
+#[tokio::test]
+async fn a_canary_of_any_shape_passes() {
+    let server = start(config()).await;
+    let shapes = [
+        Value::Null,
+        json!({}),
+        json!([]),
+        json!("text"),
+        json!({"spec": 7}),
+        json!({"metadata": [], "spec": {}}),
+        json!({"spec": {"analysis": []}}),
+        json!({"spec": {"analysis": {"stepWeight": "ten", "metrics": {}}}}),
+        json!({"spec": {"analysis": {"stepWeight": 1e300, "maxWeight": -1e300, "stepWeights": [99999999999u64]}}}),
+    ];
+    for new in &shapes {
+        for old in &shapes {
+            let body = of_canary(old, new);
+            let answer = server.client.review(body.to_string()).await;
+            assert_eq!(answer.code, StatusCode::OK, "{body}: {}", answer.text());
+            assert_eq!(answer.json()["response"]["allowed"], true, "{body}");
+        }
+    }
+}
+
 #[tokio::test]
 async fn other_paths_and_methods_are_told_so() {
     let server = start(config()).await;

@@ -104,6 +104,10 @@ pub fn parse(body: &[u8]) -> Result<Asked, AdmissionError> {
     let new = request.object.filter(|_| operation != "DELETE").map(RawValue::get);
     let write = match written(&request) {
         None => Some(Operation::NotOurs),
+        // These are their controllers': what nobody can read, nobody refuses.
+        Some(Kind::Canary | Kind::Rollout) if new.is_none() && operation != "DELETE" => {
+            Some(Operation::NotOurs)
+        }
         // Only a deletion has no object.
         Some(_) if new.is_none() && operation != "DELETE" => None,
         Some(kind) => Some(Operation::parse(kind, old, new)),
@@ -116,21 +120,28 @@ pub fn parse(body: &[u8]) -> Result<Asked, AdmissionError> {
 /// The kind that is written, where writes of it are judged.
 fn written(request: &Request<'_>) -> Option<Kind> {
     let is_object = request.sub_resource.as_deref().unwrap_or_default().is_empty();
-    match request.resource.resource.as_str() {
-        _ if request.resource.group != ISTIO_GROUP || !is_object => None,
-        "virtualservices" => Some(Kind::VirtualService),
-        "destinationrules" => Some(Kind::DestinationRule),
+    judged(&request.resource).filter(|_| is_object)
+}
+
+fn judged(Resource { group, resource, .. }: &Resource) -> Option<Kind> {
+    match (group.as_str(), resource.as_str()) {
+        (ISTIO_GROUP, "virtualservices") => Some(Kind::VirtualService),
+        (ISTIO_GROUP, "destinationrules") => Some(Kind::DestinationRule),
+        ("flagger.app", "canaries") => Some(Kind::Canary),
+        ("argoproj.io", "rollouts") => Some(Kind::Rollout),
         _ => None,
     }
 }
 
 /// Something that no rule of this gate will ever want shows a webhook configuration that is too wide, and each call costs.
-fn note(Resource { group, version, resource }: &Resource) -> Option<String> {
-    let is_foreign = group != "istio.io" && !group.ends_with(".istio.io");
+fn note(asked: &Resource) -> Option<String> {
+    let Resource { group, version, resource } = asked;
+    let is_istios = group == "istio.io" || group.ends_with(".istio.io");
+    let is_foreign = !is_istios && judged(asked).is_none();
     is_foreign.then(|| {
         let group_version = if group.is_empty() { version.clone() } else { format!("{group}/{version}") };
         warning(&format!(
-            "Sluicegate was asked about {resource} ({group_version}), which it does not judge: narrow the rules of its ValidatingWebhookConfiguration to {ISTIO_GROUP}"
+            "Sluicegate was asked about {resource} ({group_version}), which it does not judge: narrow the rules of its ValidatingWebhookConfiguration to those of docs/webhook.md"
         ))
     })
 }

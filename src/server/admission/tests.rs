@@ -125,6 +125,10 @@ fn what_is_judged_and_what_is_not() {
     let core = serde_json::json!({"group": "", "version": "v1", "resource": "pods"});
     let rules = serde_json::json!({"group": "networking.istio.io", "version": "v1", "resource": "destinationrules"});
     let entries = serde_json::json!({"group": "networking.istio.io", "version": "v1", "resource": "serviceentries"});
+    let canaries =
+        serde_json::json!({"group": "flagger.app", "version": "v1beta1", "resource": "canaries"});
+    let of_argo = |resource: &str| serde_json::json!({"group": "argoproj.io", "version": "v1alpha1", "resource": resource});
+    let (rollouts, applications) = (of_argo("rollouts"), of_argo("applications"));
     let object = serde_json::json!({"spec": {"hosts": ["a"]}});
     let rule = serde_json::json!({"spec": {"host": "a"}});
     for (over, want, is_noted) in [
@@ -150,6 +154,16 @@ fn what_is_judged_and_what_is_not() {
         (serde_json::json!({"resource": rules, "object": {"spec": 7}}), "unreadable", false),
         (serde_json::json!({"resource": rules, "subResource": "status"}), "not ours", false),
         (serde_json::json!({"resource": entries}), "not ours", false),
+        (serde_json::json!({"resource": canaries}), "create of a Canary", false),
+        (serde_json::json!({"resource": canaries, "object": {"spec": 7}}), "not ours", false),
+        (serde_json::json!({"resource": canaries, "object": null}), "not ours", false),
+        (serde_json::json!({"resource": canaries, "subResource": "status"}), "not ours", false),
+        (
+            serde_json::json!({"resource": rollouts, "operation": "UPDATE", "oldObject": object}),
+            "update of a Rollout",
+            false,
+        ),
+        (serde_json::json!({"resource": applications}), "not ours", true),
         (serde_json::json!({"resource": core, "object": null}), "not ours", true),
     ] {
         let asked = parse(&request(over.clone())).expect("a review");
@@ -162,6 +176,9 @@ fn what_is_judged_and_what_is_not() {
             Some(Operation::DestinationRule(Write::Create(_))) => "create of rules",
             Some(Operation::DestinationRule(_)) => "another write of rules",
             Some(Operation::Unreadable { .. }) => "unreadable",
+            Some(Operation::Canary(Write::Create(_))) => "create of a Canary",
+            Some(Operation::Rollout(Write::Update { .. })) => "update of a Rollout",
+            Some(Operation::Canary(_) | Operation::Rollout(_)) => "another write of these",
             Some(Operation::NotOurs) => "not ours",
         };
         assert_eq!((got, asked.note.is_some()), (want, is_noted), "{over}");

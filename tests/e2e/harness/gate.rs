@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
+use serde_json::Value;
+
 use super::certs::Pair;
 use super::control_plane::{ControlPlane, GATE_USER, HOME};
 use super::process::{Process, free_ports, unless_stolen};
@@ -30,6 +32,14 @@ impl Gate {
     /// A gate that reaches the API server by another port, and is ready.
     pub(crate) fn start_through(plane: &ControlPlane, name: &str, api_port: u16) -> Result<Self> {
         Self::start_as(plane, name, api_port, &[])
+    }
+
+    /// A gate with this policy, which is ready.
+    pub(crate) fn start_with(plane: &ControlPlane, name: &str, policy: &Value) -> Result<Self> {
+        let file = plane.sandbox().path().join(format!("gate-{name}-policy.yaml"));
+        fs::write(&file, policy.to_string())?;
+        let file = file.display().to_string();
+        Self::start_as(plane, name, plane.api_port(), &["--policy", &file])
     }
 
     /// A gate that is told more on its command line, and is ready.
@@ -106,6 +116,14 @@ impl Gate {
     /// Puts the gate in front of the namespaces with this label, and waits until it is asked.
     pub(crate) fn register(&self, plane: &ControlPlane, label: &str) -> Result {
         self.registration(plane, label).create(plane)?.wait()
+    }
+
+    /// How many writes it has been asked about.
+    pub(crate) fn reviews(&self) -> Result<u64> {
+        let (_, metrics) = http::get(self.status_port, "/metrics").ok_or("no metrics")?;
+        let lines = metrics.lines().filter(|line| line.starts_with("sluicegate_reviews_total{"));
+        let counts = lines.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok());
+        Ok(counts.sum())
     }
 
     /// It refused nothing to this account.

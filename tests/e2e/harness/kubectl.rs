@@ -136,6 +136,14 @@ impl Answer {
         }
     }
 
+    /// Without a word of warning.
+    pub(crate) fn without_warnings(self) -> Result<Self> {
+        match self.stderr.contains("Warning: ") {
+            true => Err(format!("expected no warning: {self}").into()),
+            false => Ok(self),
+        }
+    }
+
     /// Refused, in these words.
     pub(crate) fn refused(self, words: &[&str]) -> Result<Self> {
         if self.success {

@@ -91,12 +91,17 @@ pub(crate) fn text(failed: Failed) -> String {
     failed.message().unwrap_or("failed without a message").to_owned()
 }
 
-/// The object of this kind that the manual shows: what people copy has to work.
+/// The first object of this kind that the manual shows: what people copy has to work.
 pub(crate) fn manual(kind: &str) -> Result<&'static str> {
+    manuals(kind).next().ok_or_else(|| format!("docs/webhook.md shows no {kind}").into())
+}
+
+/// All objects of this kind that the manual shows.
+pub(crate) fn manuals(kind: &str) -> impl Iterator<Item = &'static str> {
     let text = include_str!("../../../docs/webhook.md");
-    let mut blocks = text.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next());
-    let is_meant = |block: &&str| block.lines().any(|line| line == format!("kind: {kind}"));
-    blocks.find(is_meant).ok_or_else(|| format!("docs/webhook.md shows no {kind}").into())
+    let blocks = text.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next());
+    let line = format!("kind: {kind}");
+    blocks.filter(move |block| block.lines().any(|own| own == line))
 }
 
 /// Asks until the answer is yes; an error ends the wait at once.

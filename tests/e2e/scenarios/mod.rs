@@ -3,6 +3,7 @@
 mod argo;
 mod bookinfo;
 mod definitions;
+mod deliveries;
 mod failure;
 mod flagger;
 mod history;
@@ -26,6 +27,7 @@ pub(crate) fn all() -> impl Iterator<Item = Scenario> {
         flagger::ALL,
         history::ALL,
         argo::ALL,
+        deliveries::ALL,
         lifecycle::ALL,
     ]
     .into_iter()

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::Node;
 use super::image::Image;
 use crate::harness::registration::{Probe, base64};
-use crate::harness::{Kubectl, Result, eventually, manual};
+use crate::harness::{Kubectl, Result, eventually, manual, manuals};
 
 /// The namespace that the manual's registration names.
 pub(crate) const NAMESPACE: &str = "sluicegate-system";
@@ -30,16 +30,14 @@ impl Gate {
         let kubectl = node.kubectl(NAMESPACE);
         let name = "sluicegate.sluicegate-system.svc";
         let serving = node.authority().server_at("sluicegate", &[name])?;
-        let objects = [
+        let mut objects = vec![
             json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": {
                 "name": NAMESPACE, "labels": { "pod-security.kubernetes.io/enforce": "restricted" },
             }}),
             json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": "istio-system" } }),
             json!({ "apiVersion": "v1", "kind": "ServiceAccount", "metadata": { "name": "sluicegate" } }),
             serde_saphyr::from_str(manual("ClusterRole")?)?,
-            serde_saphyr::from_str(manual("Role")?)?,
             binding("ClusterRole", None),
-            binding("Role", Some("istio-system")),
             json!({
                 "apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls", "metadata": { "name": "sluicegate-tls" },
                 "stringData": { "tls.crt": serving.certificate, "tls.key": serving.key },
@@ -48,8 +46,13 @@ impl Gate {
                 "apiVersion": "v1", "kind": "Service", "metadata": { "name": "sluicegate" },
                 "spec": { "selector": labels(), "ports": [{ "port": 443, "targetPort": "webhook" }] },
             }),
-            deployment(replicas),
         ];
+        for role in manuals("Role") {
+            let role: Value = serde_saphyr::from_str(role)?;
+            objects.push(binding("Role", role["metadata"]["namespace"].as_str()));
+            objects.push(role);
+        }
+        objects.push(deployment(replicas));
         // One after the other: a namespace has to be there before what is in it.
         for object in objects {
             let namespace = object["metadata"]["namespace"].as_str().unwrap_or(NAMESPACE);

@@ -2,6 +2,7 @@
 
 mod accounts;
 mod flagger;
+mod history;
 mod outage;
 mod readiness;
 mod several;
@@ -13,10 +14,18 @@ use crate::harness::Result;
 pub(crate) type Scenario = (&'static str, fn(&Stage) -> Result);
 
 pub(crate) fn all() -> impl Iterator<Item = Scenario> {
-    [typo::ALL, readiness::ALL, accounts::ALL, flagger::ALL, outage::ALL, several::ALL]
-        .into_iter()
-        .flatten()
-        .copied()
+    [
+        typo::ALL,
+        readiness::ALL,
+        accounts::ALL,
+        flagger::ALL,
+        outage::ALL,
+        history::ALL,
+        several::ALL,
+    ]
+    .into_iter()
+    .flatten()
+    .copied()
 }
 
 /// The scenarios of a file with their names; one that is not listed is dead code, and the compiler says so.
