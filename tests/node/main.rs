@@ -20,7 +20,7 @@ use self::cluster::{Argo, Flagger, Gate, Node};
 use self::harness::{Result, text};
 
 /// Scenarios side by side. Those with a delivery controller wait most of the time: it takes a step in ten seconds.
-const THREADS: usize = 16;
+const THREADS: usize = 10;
 
 /// The node and the gate that most scenarios share, started by the first that asks.
 ///

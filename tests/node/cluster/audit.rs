@@ -137,4 +137,15 @@ impl Write {
     pub(crate) fn is_denial(&self) -> bool {
         self.message.contains("denied the request")
     }
+
+    /// What the gate said, `warn driver canary-step`; empty where it was not asked, or gave no answer.
+    pub(crate) fn verdict(&self) -> String {
+        let said = |part: &str| {
+            let own = self.annotations.as_object()?.iter().find(|(key, _)| {
+                key.strip_suffix(part).is_some_and(|webhook| webhook.ends_with(".sluicegate.dev/"))
+            });
+            own.and_then(|(_, value)| value.as_str())
+        };
+        ["verdict", "basis", "rules"].into_iter().filter_map(said).collect::<Vec<_>>().join(" ")
+    }
 }

@@ -107,6 +107,9 @@ pub(crate) struct Podinfo {
 }
 
 impl Podinfo {
+    /// The VirtualService that Flagger drives, as kubectl takes it.
+    pub(crate) const ROUTES: &str = "virtualservices.v1.networking.istio.io/podinfo";
+
     /// Deploys it, and waits until Flagger has made what it makes. `spec` is the Canary's beside target and service, `template`
     /// what the Deployment has beside the usual.
     pub(crate) fn deploy(kubectl: Kubectl, spec: &Value, deployment: &Value) -> Result<Self> {
@@ -149,7 +152,7 @@ impl Podinfo {
     /// Until the first route gives this to the canary.
     pub(crate) fn until_canary_has(&self, weight: u32) -> Result {
         let path = format!("jsonpath={{.spec.http[0].route[1].weight}}={weight}");
-        self.until("virtualservices.v1.networking.istio.io/podinfo", &path)
+        self.until(Self::ROUTES, &path)
     }
 
     /// Waits by a watch, because many of these wait at once.
@@ -169,8 +172,7 @@ impl Podinfo {
             { "op": "replace", "path": "/spec/http/0/route/0/weight", "value": primary },
             { "op": "replace", "path": "/spec/http/0/route/1/weight", "value": canary },
         ]);
-        let kind = "virtualservices.v1.networking.istio.io";
-        self.kubectl.run(&["patch", kind, "podinfo", "--type=json", "-p", &change.to_string()])
+        self.kubectl.run(&["patch", Self::ROUTES, "--type=json", "-p", &change.to_string()])
     }
 }
 

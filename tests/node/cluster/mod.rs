@@ -33,7 +33,7 @@ use self::agents::Agents;
 pub(crate) use self::agents::NODE;
 pub(crate) use self::app::App;
 pub(crate) use self::argo::{Argo, Demo, Mode, Plan};
-pub(crate) use self::audit::Audit;
+pub(crate) use self::audit::{Audit, Write};
 pub(crate) use self::flagger::{Flagger, Podinfo, weights};
 pub(crate) use self::gate::Gate;
 pub(crate) use self::image::{Image, is_its_program as image_is_its_program};

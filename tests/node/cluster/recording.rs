@@ -28,8 +28,8 @@ const BY_ARGO: &str = "argo-rollouts.argoproj.io/managed-by-rollouts";
 pub(crate) struct Recording {
     account: String,
     namespace: String,
-    /// What the account wrote of VirtualServices and DestinationRules.
-    own: Vec<Write>,
+    /// Everything that the account wrote.
+    written: Vec<Write>,
     events: Vec<Value>,
 }
 
@@ -42,38 +42,35 @@ impl Recording {
         for write in &writes {
             scribe.take(write)?;
         }
-        let is_own = |write: &&Write| {
-            let of_istio = write.resource.ends_with(".networking.istio.io");
-            write.user == account && of_istio
-        };
         Ok(Self {
             account: account.to_owned(),
             namespace: namespace.to_owned(),
-            own: writes.iter().filter(is_own).cloned().collect(),
+            written: writes.into_iter().filter(|write| write.user == account).collect(),
             events: scribe.events,
         })
     }
 
     /// Whether the account got everything stored that it wrote; a conflict with another writer is no refusal.
     pub(crate) fn was_never_refused(&self) -> Result {
-        let said = |write: &&Write| {
-            let verdict = said(write);
+        let is_refused = |write: &&Write| {
+            let verdict = write.verdict();
             write.is_denial()
                 || write.message.contains("webhook")
                 || ["deny", "undecided", "error"].iter().any(|word| verdict.starts_with(word))
         };
-        if let Some(write) = self.own.iter().find(said) {
+        if let Some(write) = self.written.iter().find(is_refused) {
             return Err(format!("{} was refused: {write:?}", self.account).into());
         }
-        if self.own.is_empty() {
-            return Err(format!("{} wrote nothing in {}", self.account, self.namespace).into());
+        // What nobody asked about shows nothing.
+        if self.own().all(|write| write.verdict().is_empty()) {
+            return Err(format!("nobody asked the gate about {:?}", self.written).into());
         }
         Ok(())
     }
 
     /// What the account wrote of VirtualServices and DestinationRules, refused or not.
-    pub(crate) fn own(&self) -> &[Write] {
-        &self.own
+    pub(crate) fn own(&self) -> impl DoubleEndedIterator<Item = &Write> {
+        self.written.iter().filter(|write| write.resource.ends_with(".networking.istio.io"))
     }
 
     /// Keeps it as a golden case, where `UPDATE_RECORDED` is set.
@@ -113,17 +110,6 @@ fn in_order(writes: Vec<Write>) -> Vec<Write> {
     placed.into_iter().map(|(_, write)| write).collect()
 }
 
-/// What the gate said, as the API server keeps it: verdict, basis and rules.
-fn said(write: &Write) -> String {
-    let annotations = write.annotations.as_object().into_iter().flatten();
-    let find = |end: &str| {
-        let mut own = annotations.clone();
-        own.find(|(key, _)| key.contains("sluicegate.dev") && key.ends_with(end))
-            .and_then(|(_, value)| value.as_str())
-    };
-    ["/verdict", "/basis", "/rules"].into_iter().filter_map(find).collect::<Vec<_>>().join(" ")
-}
-
 /// Makes events of writes.
 #[derive(Default)]
 struct Scribe {
@@ -148,7 +134,7 @@ impl Scribe {
             event.insert("by".to_owned(), json!(write.user));
             event.insert("verb".to_owned(), json!(write.verb));
             event.insert("code".to_owned(), json!(write.code));
-            event.insert("said".to_owned(), json!(said(write)));
+            event.insert("said".to_owned(), json!(write.verdict()));
         }
         if is_gone(write, is_stored) {
             if is_stored && self.stored.remove(&key).is_none() {

@@ -1,13 +1,20 @@
 //! The real Flagger behind the gate, through whole life cycles of real Pods: nothing that it writes is refused, and it succeeds.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 
 use super::scenarios;
-use crate::cluster::{Flagger, Node, Podinfo, Recording, weights};
-use crate::harness::{Result, eventually};
+use crate::cluster::{Flagger, Gate, Node, Podinfo, Recording, Write, weights};
+use crate::harness::{Result, eventually, list};
 use crate::{Running, Stage};
 
+/// For what takes some of Flagger's ticks.
+const LONG: Duration = Duration::from_secs(120);
+
+// The one that takes longest goes first.
 scenarios![
+    flagger_outlives_every_replica_of_the_gate,
     flagger_ramps_and_promotes,
     flagger_takes_steps_of_any_size,
     flagger_promotes_step_by_step,
@@ -21,12 +28,12 @@ scenarios![
     flagger_cleans_up_after_a_deletion,
     flagger_reverts_what_it_is_told_to,
     a_person_gets_in_flaggers_way,
-    flagger_outlives_every_replica_of_the_gate,
 ];
 
 /// One life cycle of one application, from its first Pod on.
 struct Life<'a> {
     node: &'a Node,
+    gate: &'a Gate,
     flagger: &'a Flagger,
     scenario: &'static str,
     app: Podinfo,
@@ -43,20 +50,25 @@ impl<'a> Life<'a> {
         spec: &Value,
         deployment: &Value,
     ) -> Result<Self> {
-        let (node, flagger) = (&stage.running()?.node, stage.flagger()?);
-        Self::on(node, flagger, scenario, spec, deployment)
+        let (running, flagger) = (stage.running()?, stage.flagger()?);
+        Self::among(running, flagger, scenario, &[], spec, deployment)
     }
 
-    fn on(
-        node: &'a Node,
+    /// In the midst of these objects.
+    fn among(
+        Running { node, gate }: &'a Running,
         flagger: &'a Flagger,
         scenario: &'static str,
+        objects: &[Value],
         spec: &Value,
         deployment: &Value,
     ) -> Result<Self> {
         let kubectl = node.namespace(&format!("flagger-{scenario}"))?;
+        if !objects.is_empty() {
+            kubectl.apply(&list(objects))?.succeeded()?;
+        }
         let app = Podinfo::deploy(kubectl, spec, deployment)?;
-        Ok(Self { node, flagger, scenario, app })
+        Ok(Self { node, gate, flagger, scenario, app })
     }
 
     fn recording(&self) -> Result<Recording> {
@@ -77,6 +89,18 @@ impl<'a> Life<'a> {
         let stored = weights(recording.own());
         if stored != wanted {
             return Err(format!("{stored:?} was written, not {wanted:?}").into());
+        }
+        for word in ["undecided", "error"] {
+            let count =
+                self.gate.count(&format!("sluicegate_reviews_total{{verdict=\"{word}\"}}"))?;
+            if count > 0.0 {
+                return Err(format!("the gate counts {count} reviews as {word}").into());
+            }
+        }
+        let log = self.gate.log()?;
+        let mut lines = log.lines().filter(|line| line.contains("\"refused\""));
+        if let Some(line) = lines.find(|line| line.contains(Flagger::ACCOUNT)) {
+            return Err(format!("the gate refused: {line}").into());
         }
         recording.keep("flagger", self.scenario)
     }
@@ -167,28 +191,36 @@ fn flagger_cleans_up_after_a_deletion(stage: &Stage) -> Result {
     life.app.change("2")?;
     life.app.until_canary_has(50)?;
     life.app.kubectl.run(&["delete", "canary", "podinfo"])?.succeeded()?;
-    life.app.until("virtualservices.v1.networking.istio.io/podinfo", "delete")?;
-    eventually(
-        "the garbage collector's deletion is in the log",
-        std::time::Duration::from_secs(60),
-        || {
-            let collector = "system:serviceaccount:kube-system:generic-garbage-collector";
-            let writes = life.node.audit().writes_in(&life.app.kubectl.namespace)?;
-            Ok(writes
-                .iter()
-                .any(|own| own.user == collector && own.resource.starts_with("virtualservices")))
-        },
-    )?;
+    life.app.until(Podinfo::ROUTES, "delete")?;
+    eventually("the garbage collector's deletion is in the log", LONG, || {
+        let collector = "system:serviceaccount:kube-system:generic-garbage-collector";
+        let writes = life.node.audit().writes_in(&life.app.kubectl.namespace)?;
+        Ok(writes
+            .iter()
+            .any(|own| own.user == collector && own.resource.starts_with("virtualservices")))
+    })?;
     life.end(&["100/0", "50/50"])
 }
 
+/// A VirtualService that was there before, taken over and given back.
 fn flagger_reverts_what_it_is_told_to(stage: &Stage) -> Result {
+    let service = json!({
+        "apiVersion": "v1", "kind": "Service", "metadata": { "name": "podinfo" },
+        "spec": { "selector": { "app": "podinfo" }, "ports": [{ "name": "http", "port": 80, "targetPort": "http" }] },
+    });
+    let routes = json!({
+        "apiVersion": "networking.istio.io/v1", "kind": "VirtualService", "metadata": { "name": "podinfo" },
+        "spec": { "hosts": ["podinfo"], "http": [{ "route": [{ "destination": { "host": "podinfo" } }] }] },
+    });
     let spec =
         json!({ "revertOnDeletion": true, "analysis": { "stepWeight": 50, "maxWeight": 50 } });
-    let life = Life::begin_with(stage, "revert", &spec, &json!({}))?;
+    let (running, flagger) = (stage.running()?, stage.flagger()?);
+    let life = Life::among(running, flagger, "revert", &[service, routes], &spec, &json!({}))?;
+    life.app.change("2")?;
+    life.app.until_canary_has(50)?;
     life.app.kubectl.run(&["delete", "canary", "podinfo", "--request-timeout=0"])?.succeeded()?;
-    life.app.until("virtualservices.v1.networking.istio.io/podinfo", "delete")?;
-    life.end(&["100/0", "-"])
+    // The weight of a single destination is nothing, and Flagger writes it.
+    life.end(&["100/0", "50/50", "0"])
 }
 
 fn a_person_gets_in_flaggers_way(stage: &Stage) -> Result {
@@ -209,20 +241,28 @@ fn a_person_gets_in_flaggers_way(stage: &Stage) -> Result {
 
 /// On a node of its own: the others want their gate.
 fn flagger_outlives_every_replica_of_the_gate(_: &Stage) -> Result {
-    let Running { node, gate } = &Running::start()?;
-    let flagger = Flagger::start(node)?;
-    let spec = json!({ "analysis": { "stepWeight": 20, "maxWeight": 80 } });
-    let life = Life::on(node, &flagger, "outage", &spec, &json!({}))?;
+    let running = &Running::start()?;
+    let (gate, flagger) = (&running.gate, Flagger::start(&running.node)?);
+    let spec = json!({ "analysis": { "stepWeight": 5, "maxWeight": 60 } });
+    let life = Life::among(running, &flagger, "outage", &[], &spec, &json!({}))?;
     life.app.change("2")?;
-    life.app.until_canary_has(20)?;
+    life.app.until_canary_has(5)?;
     gate.kill_all()?;
-    life.app.until_canary_has(40)?;
     gate.until_ready(2)?;
     gate.scale(0)?;
-    life.app.until_canary_has(60)?;
-    life.app.until_canary_has(80)?;
+    // Two steps without a gate.
+    let path = "jsonpath={.spec.http[0].route[1].weight}";
+    let answer = life.app.kubectl.run(&["get", Podinfo::ROUTES, "-o", path])?.succeeded()?;
+    let weight: u32 = answer.stdout().trim().parse()?;
+    life.app.until_canary_has(weight + 10)?;
     gate.scale(2)?;
     gate.until_ready(2)?;
     life.app.until_phase("Succeeded")?;
-    life.end(&["100/0", "80/20", "60/40", "40/60", "20/80", "100/0"])
+    let last = life.recording()?.own().next_back().map(Write::verdict);
+    if last.as_deref() != Some("allow lowering") {
+        return Err(format!("the gate came back and said {last:?} of the promotion").into());
+    }
+    let steps = (0..=12).map(|step| format!("{}/{}", 100 - 5 * step, 5 * step));
+    let steps: Vec<_> = steps.chain(["100/0".to_owned()]).collect();
+    life.end(&steps.iter().map(String::as_str).collect::<Vec<_>>())
 }

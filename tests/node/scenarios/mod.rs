@@ -7,6 +7,7 @@ mod argo_people;
 mod argo_ramps;
 mod argo_routes;
 mod flagger;
+mod history;
 mod outage;
 mod readiness;
 mod several;
@@ -28,6 +29,7 @@ pub(crate) fn all() -> impl Iterator<Item = Scenario> {
         argo_ramps::ALL,
         argo_people::ALL,
         outage::ALL,
+        history::ALL,
         several::ALL,
     ]
     .into_iter()

@@ -255,7 +255,7 @@ impl<'a> Demo<'a> {
             return Err("a controller that writes nothing proves nothing".into());
         }
         let recording = Recording::of(&self.node.audit(), namespace, Argo::ACCOUNT)?;
-        if recording.own().is_empty() {
+        if recording.own().next().is_none() {
             // Services alone say who serves, and nothing of it is to be judged.
             return Ok(());
         }
