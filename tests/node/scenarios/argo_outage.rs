@@ -1,6 +1,6 @@
 //! Argo Rollouts comes after the gate, and the gate goes while Argo Rollouts is at work.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::json;
 
@@ -13,8 +13,8 @@ scenarios![argo_comes_after_the_gate_and_outlives_it];
 
 const SOON: Duration = Duration::from_secs(60);
 
-/// Kinds that are missing are looked for every ten seconds.
-const HEARD: Duration = Duration::from_secs(20);
+/// Kinds that are missing are looked for every ten seconds, and a busy machine is no failure.
+const HEARD: Duration = Duration::from_secs(30);
 
 /// On a node of its own: the others want their gate, and have the kinds already.
 fn argo_comes_after_the_gate_and_outlives_it(_: &Stage) -> Result {
@@ -48,11 +48,9 @@ fn the_kinds_come_later(running: &Running) -> Result {
         }}}}},
     }))?
     .succeeded()?;
-    let installed = Instant::now();
     eventually("a raise is refused", HEARD, || {
         Ok(raise()?.stderr().contains("denied the request: managed-weights: "))
     })?;
-    println!("a raise was refused {:?} after the kinds were there", installed.elapsed());
     if gate.pods()? != before {
         return Err("the gate was replaced".into());
     }
