@@ -123,7 +123,7 @@ impl Scribe {
         let key = (kind, write.name.clone());
         let routes = matches!(kind, Kind::VirtualService | Kind::DestinationRule);
         let is_stored = (200..300).contains(&write.code);
-        if !is_stored && !(routes && write.is_denial()) {
+        if !(is_stored || routes && write.is_denial()) {
             return Ok(());
         }
         let mut event = Map::from_iter([("at".to_owned(), json!(self.seconds(&write.time)))]);
