@@ -162,8 +162,8 @@ impl Replay {
     }
 }
 
-/// What the gate says of a write, and what it said then where that differs. It is not asked about what changes no spec, and where it
-/// does not answer in time a controller goes on without it.
+/// What the gate says of a write, and what it said then where that differs: a watch may have been late. The API server does not ask
+/// about what changes no spec and what is only cleared up, and where no gate answers in time a controller goes on without one.
 fn line(event: &Value, kind: Kind, name: &str, new: Option<&Value>, verdict: &Verdict) -> String {
     let by = text(event, "by").rsplit(':').next().unwrap_or_default();
     let mut rules = verdict.findings.iter().map(|own| own.rule).collect::<Vec<_>>();
@@ -177,6 +177,9 @@ fn line(event: &Value, kind: Kind, name: &str, new: Option<&Value>, verdict: &Ve
     let rules = rules.join(",");
     let says = format!("{word} {} {rules}", verdict.basis.name()).trim_end().to_owned();
     let then = match text(event, "said") {
+        "" if matches!(verdict.basis, Basis::Unchanged | Basis::NotJudged) => {
+            " (not asked)".to_owned()
+        }
         "" => " (no gate answered)".to_owned(),
         then if then == says => String::new(),
         then => format!(" (then: {then})"),
