@@ -93,6 +93,13 @@ pub(super) struct Annotations {
     /// Set to `true`, a WorkloadEntry is unhealthy until its condition says otherwise.
     #[serde(rename = "proxy.istio.io/health-checks-enabled", deserialize_with = "null_as_default")]
     pub(super) has_health_checks: String,
+    /// The Rollout whose controller wrote the labels of a DestinationRule's subsets (`pkg/apis/rollouts/v1alpha1/types.go`
+    /// `ManagedByRolloutsKey`).
+    #[serde(
+        rename = "argo-rollouts.argoproj.io/managed-by-rollouts",
+        deserialize_with = "null_as_default"
+    )]
+    rollout: String,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
@@ -129,6 +136,11 @@ impl Metadata {
     /// Source: `pkg/config/model.go` `LabelsInRevision`.
     pub fn is_in_revision(&self, revision: &str) -> bool {
         revision.is_empty() || self.labels.get("istio.io/rev").is_none_or(|label| label == revision)
+    }
+
+    /// Whether Argo Rollouts says on the object that it writes it. The mark goes with the last write.
+    pub fn is_marked_by_argo(&self) -> bool {
+        !self.annotations.rollout.is_empty()
     }
 
     /// When `spec` was last written, by the youngest `managedFields` entry that owns a part of it.

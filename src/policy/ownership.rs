@@ -58,6 +58,15 @@ impl Ownership<'_> {
         found
     }
 
+    /// Whether Argo Rollouts clears up: its own mark is on the stored DestinationRule, and the Rollout is gone or names another one.
+    /// It takes its hashes out and tries until it has.
+    pub(super) fn is_clearing_up(review: &Review, controllers: &Controllers) -> bool {
+        let Operation::DestinationRule(write) = &review.operation else { return false };
+        let accounts = &controllers.argo_rollouts;
+        accounts.iter().any(|account| fits(account, &review.user))
+            && write.stored().is_some_and(|old| old.metadata.is_marked_by_argo())
+    }
+
     /// Whether Flagger writes what already belongs to a Canary, by its own word: all that can be told before Canaries are listed.
     pub(super) fn is_flaggers(review: &Review, controllers: &Controllers) -> bool {
         let accounts = &controllers.flagger;

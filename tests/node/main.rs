@@ -16,12 +16,21 @@ use std::sync::{Arc, OnceLock};
 
 use libtest_mimic::{Arguments, Trial};
 
-use self::cluster::{Gate, Node};
+use self::cluster::{Argo, Flagger, Gate, Node};
 use self::harness::{Result, text};
 
+/// Scenarios side by side. Those with a delivery controller wait most of the time: it takes a step in ten seconds.
+const THREADS: usize = 10;
+
 /// The node and the gate that most scenarios share, started by the first that asks.
+///
+/// What is started last is dropped first.
 #[derive(Default)]
-pub(crate) struct Stage(OnceLock<std::result::Result<Running, String>>);
+pub(crate) struct Stage {
+    argo: OnceLock<std::result::Result<Argo, String>>,
+    flagger: OnceLock<std::result::Result<Flagger, String>>,
+    running: OnceLock<std::result::Result<Running, String>>,
+}
 
 pub(crate) struct Running {
     pub(crate) gate: Gate,
@@ -30,12 +39,26 @@ pub(crate) struct Running {
 
 impl Stage {
     fn running(&self) -> Result<&Running> {
-        let running = self.0.get_or_init(|| Running::start().map_err(text));
+        let running = self.running.get_or_init(|| Running::start().map_err(text));
         running.as_ref().map_err(|error| error.as_str().into())
     }
 
+    /// Flagger on that node.
+    fn flagger(&self) -> Result<&Flagger> {
+        let node = &self.running()?.node;
+        let flagger = self.flagger.get_or_init(|| Flagger::start(node).map_err(text));
+        flagger.as_ref().map_err(|error| error.as_str().into())
+    }
+
+    /// Argo Rollouts on that node.
+    fn argo(&self) -> Result<&Argo> {
+        let node = &self.running()?.node;
+        let argo = self.argo.get_or_init(|| Argo::start(node).map_err(text));
+        argo.as_ref().map_err(|error| error.as_str().into())
+    }
+
     fn print_logs(&self) {
-        if let Some(Ok(running)) = self.0.get() {
+        if let Some(Ok(running)) = self.running.get() {
             running.node.print_logs();
             eprintln!("{}", running.gate.log().unwrap_or_else(text));
         }
@@ -52,7 +75,8 @@ impl Running {
 
 /// An own `main`, because the node has to be ended after the last scenario and statics are never dropped.
 fn main() -> ExitCode {
-    let arguments = Arguments::from_args();
+    let mut arguments = Arguments::from_args();
+    arguments.test_threads.get_or_insert(THREADS);
     if (arguments.include_ignored || arguments.ignored)
         && !arguments.list
         && let Err(reason) = can_hold_a_node()

@@ -15,6 +15,7 @@ mod house;
 mod oracle;
 mod properties;
 mod re2;
+mod recorded;
 mod sidecars;
 mod traps;
 mod virtual_services;

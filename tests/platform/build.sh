@@ -275,7 +275,8 @@ component argo-rollouts \
   analysis-run-crd.yaml=github.com/argoproj/argo-rollouts//manifests/crds/analysis-run-crd.yaml \
   analysis-template-crd.yaml=github.com/argoproj/argo-rollouts//manifests/crds/analysis-template-crd.yaml \
   cluster-analysis-template-crd.yaml=github.com/argoproj/argo-rollouts//manifests/crds/cluster-analysis-template-crd.yaml \
-  experiment-crd.yaml=github.com/argoproj/argo-rollouts//manifests/crds/experiment-crd.yaml
+  experiment-crd.yaml=github.com/argoproj/argo-rollouts//manifests/crds/experiment-crd.yaml \
+  argo-rollouts-clusterrole.yaml=github.com/argoproj/argo-rollouts//manifests/role/argo-rollouts-clusterrole.yaml
 component istio-crds istio-crds.yaml=istio.io/api//kubernetes/customresourcedefinitions.gen.yaml
 
 kubernetes kubectl kube-controller-manager kube-apiserver

@@ -13,7 +13,7 @@ use crate::harness::{
 /// For Pods to become ready, or not to be any more.
 const SOON: Duration = Duration::from_secs(60);
 
-const IMAGE: &str = "sluicegate.dev/pod:node";
+pub(super) const IMAGE: &str = "sluicegate.dev/pod:node";
 
 /// The port of Service `reviews`, and of its Pods.
 const PORT: u16 = 9080;

@@ -18,7 +18,11 @@ pub(super) fn policy() -> Value {
             { "level": "None", "verbs": ["get", "list", "watch"] },
             { "level": "RequestResponse", "resources": [
                 group("networking.istio.io"), group("flagger.app"), group("argoproj.io"),
-                { "group": "", "resources": ["services", "services/status"] },
+                { "group": "", "resources": ["namespaces", "services", "services/status", "pods", "pods/status"] },
+                { "group": "discovery.k8s.io", "resources": ["endpointslices"] },
+                { "group": "apps", "resources": [
+                    "deployments", "deployments/status", "replicasets", "statefulsets", "daemonsets",
+                ]},
             ]},
             { "level": "None", "resources": [
                 group("coordination.k8s.io"), group("events.k8s.io"), { "group": "", "resources": ["events"] },
@@ -82,6 +86,16 @@ impl Audit {
         Ok(self.writes()?.into_iter().filter(|write| write.user == user).collect())
     }
 
+    /// Those in one namespace.
+    pub(crate) fn writes_in(&self, namespace: &str) -> Result<Vec<Write>> {
+        let text = fs::read_to_string(&self.file)?;
+        let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+        // The log is long, and reading all of it takes its time.
+        let lines = whole.lines().filter(|line| line.contains(namespace));
+        let writes = lines.map(Write::parse).collect::<Result<Vec<_>>>()?;
+        Ok(writes.into_iter().filter(|write| write.namespace == namespace).collect())
+    }
+
     /// What the gate refused.
     pub(crate) fn denials(&self) -> Result<Vec<Write>> {
         Ok(self.writes()?.into_iter().filter(Write::is_denial).collect())
@@ -93,6 +107,8 @@ impl Write {
         let event: Value = serde_json::from_str(line)?;
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         let (target, status) = (&event["objectRef"], &event["responseStatus"]);
+        let users = [&event["impersonatedUser"]["username"], &event["user"]["username"]];
+        let user = users.into_iter().find(|user| user.is_string()).unwrap_or(&Value::Null);
         let mut resource = text(&target["resource"]);
         for (mark, part) in [(".", "apiGroup"), ("/", "subresource")] {
             if let Some(part) = target[part].as_str() {
@@ -102,7 +118,7 @@ impl Write {
         // Of an object that is created, only what was sent may say how it is called.
         let named = [&target["name"], &event["responseObject"]["metadata"]["name"]];
         Ok(Self {
-            user: text(&event["user"]["username"]),
+            user: text(user),
             verb: text(&event["verb"]),
             resource,
             namespace: text(&target["namespace"]),
@@ -120,5 +136,16 @@ impl Write {
     /// Refused by the gate, which is not the same as forbidden or as not answered by it.
     pub(crate) fn is_denial(&self) -> bool {
         self.message.contains("denied the request")
+    }
+
+    /// What the gate said, `warn driver canary-step`; empty where it was not asked, or gave no answer.
+    pub(crate) fn verdict(&self) -> String {
+        let said = |part: &str| {
+            let own = self.annotations.as_object()?.iter().find(|(key, _)| {
+                key.strip_suffix(part).is_some_and(|webhook| webhook.ends_with(".sluicegate.dev/"))
+            });
+            own.and_then(|(_, value)| value.as_str())
+        };
+        ["verdict", "basis", "rules"].into_iter().filter_map(said).collect::<Vec<_>>().join(" ")
     }
 }

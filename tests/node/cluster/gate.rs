@@ -141,7 +141,17 @@ impl Gate {
 
     /// The ends of the logs of all replicas.
     pub(crate) fn log(&self) -> Result<String> {
-        let logs = ["logs", "--selector=app=sluicegate", "--prefix", "--tail=200"];
+        self.last_lines(200)
+    }
+
+    /// All that the replicas that are there have said.
+    pub(crate) fn whole_log(&self) -> Result<String> {
+        self.last_lines(-1)
+    }
+
+    fn last_lines(&self, lines: i32) -> Result<String> {
+        let tail = format!("--tail={lines}");
+        let logs = ["logs", "--selector=app=sluicegate", "--prefix", &tail];
         Ok(self.kubectl.run(&logs)?.succeeded()?.stdout().to_owned())
     }
 }
@@ -161,8 +171,8 @@ fn binding(kind: &str, namespace: Option<&str>) -> Value {
 }
 
 fn deployment(replicas: u32) -> Value {
-    let probe =
-        |path: &str| json!({ "httpGet": { "path": path, "port": "status" }, "periodSeconds": 1 });
+    // On a machine that has too much to do a second is no time, and a gate that is ended for it helps nobody.
+    let probe = |path: &str, seconds: u32| json!({ "httpGet": { "path": path, "port": "status" }, "periodSeconds": seconds, "timeoutSeconds": 10 });
     json!({
         "apiVersion": "apps/v1", "kind": "Deployment", "metadata": { "name": "sluicegate", "labels": labels() },
         "spec": {
@@ -178,8 +188,8 @@ fn deployment(replicas: u32) -> Value {
                     "securityContext": {
                         "allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true, "capabilities": { "drop": ["ALL"] },
                     },
-                    "readinessProbe": probe("/readyz"),
-                    "livenessProbe": probe("/healthz"),
+                    "readinessProbe": probe("/readyz", 1),
+                    "livenessProbe": probe("/healthz", 10),
                     "volumeMounts": [{ "name": "tls", "mountPath": "/etc/sluicegate/tls", "readOnly": true }],
                 }],
                 "volumes": [{ "name": "tls", "secret": { "secretName": "sluicegate-tls" } }],

@@ -12,11 +12,14 @@
 
 mod agents;
 mod app;
+mod argo;
 mod audit;
+mod flagger;
 mod gate;
 mod image;
 mod namespaces;
 mod plane;
+mod recording;
 mod runtime;
 
 use std::path::PathBuf;
@@ -29,11 +32,14 @@ use serde_json::json;
 use self::agents::Agents;
 pub(crate) use self::agents::NODE;
 pub(crate) use self::app::App;
-pub(crate) use self::audit::Audit;
+pub(crate) use self::argo::{Argo, Demo, Mode, Plan};
+pub(crate) use self::audit::{Audit, Write};
+pub(crate) use self::flagger::{Flagger, Podinfo, weights};
 pub(crate) use self::gate::Gate;
 pub(crate) use self::image::{Image, is_its_program as image_is_its_program};
 pub(crate) use self::namespaces::Namespaces;
 use self::plane::Plane;
+pub(crate) use self::recording::Recording;
 use self::runtime::Runtime;
 use crate::harness::control_plane::{install_crds, write_kubeconfig_with};
 use crate::harness::process::{Process, in_network};

@@ -14,13 +14,14 @@ const SOON: Duration = Duration::from_secs(30);
 fn a_controller_is_known_by_its_account(stage: &Stage) -> Result {
     let node = &stage.running()?.node;
     let app = App::serving(node.namespace("accounts")?, &[("v1", 99), ("v2", 1)])?;
-    let system = node.kubectl("istio-system");
+    // Nobody else runs under this one.
+    let system = node.namespace("flagger-system")?;
     system.run(&["create", "serviceaccount", "flagger"])?.succeeded()?;
-    let binding = ["create", "clusterrolebinding", "flagger", "--clusterrole=cluster-admin"];
-    let account = "--serviceaccount=istio-system:flagger";
+    let binding = ["create", "clusterrolebinding", "flagger-system", "--clusterrole=cluster-admin"];
+    let account = "--serviceaccount=flagger-system:flagger";
     system.run(&[&binding[..], &[account]].concat())?.succeeded()?;
 
-    let kubeconfig = node.kubeconfig_for("istio-system", "flagger")?;
+    let kubeconfig = node.kubeconfig_for("flagger-system", "flagger")?;
     let flagger = Kubectl { kubeconfig, ..app.kubectl.clone() };
     // Nothing says that it drives this one, so it is judged like everybody, by the entry for controllers.
     let swapped = virtual_service(&[("v1", 1), ("v2", 99)]);
@@ -30,7 +31,7 @@ fn a_controller_is_known_by_its_account(stage: &Stage) -> Result {
     flagger.apply(&virtual_service(&[("v1", 95), ("v2", 5)]))?.succeeded()?;
 
     eventually("both writes are in the audit log", SOON, || {
-        let writes = node.audit().writes_of("system:serviceaccount:istio-system:flagger")?;
+        let writes = node.audit().writes_of("system:serviceaccount:flagger-system:flagger")?;
         let [refused, stored] = &writes[..] else { return Ok(false) };
         let verdict = "controllers.sluicegate.dev/verdict";
         Ok(refused.is_dry_run
