@@ -215,7 +215,7 @@ fn every_write_of_the_controllers_page_has_its_case() {
         for name in cell.split('`').skip(1).step_by(2) {
             let has =
                 |folder: &str| root().join(format!("tests/cases/{folder}/{name}.yaml")).exists();
-            let folders = ["decision", "managed-weights", "delivery-config"];
+            let folders = ["decision", "managed-weights", "delivery-config", "subset-in-use"];
             assert!(folders.into_iter().any(has), "no case {name}");
             count += 1;
         }
