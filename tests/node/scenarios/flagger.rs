@@ -28,6 +28,7 @@ scenarios![
     flagger_cleans_up_after_a_deletion,
     flagger_reverts_what_it_is_told_to,
     a_person_gets_in_flaggers_way,
+    a_label_makes_flagger_begin_again,
 ];
 
 /// One life cycle of one application, from its first Pod on.
@@ -183,7 +184,12 @@ fn flagger_flees_a_failed_promotion(stage: &Stage) -> Result {
     life.app.patch_deployment("json", &port)?;
     life.app.until_phase("Promoting")?;
     life.app.until_phase("Failed")?;
-    life.end(&["100/0", "50/50", "0/100"])
+    // The next version wants it no more. First all requests go to a primary that has no Pod yet.
+    let none =
+        json!([{ "op": "remove", "path": "/spec/template/spec/containers/0/ports/0/hostPort" }]);
+    life.app.patch_deployment("json", &none)?;
+    life.app.until_canary_has(0)?;
+    life.end(&["100/0", "50/50", "0/100", "100/0"])
 }
 
 fn flagger_cleans_up_after_a_deletion(stage: &Stage) -> Result {
@@ -239,8 +245,19 @@ fn a_person_gets_in_flaggers_way(stage: &Stage) -> Result {
     life.end(&["100/0", "80/20", "60/40", "100/0"])
 }
 
+/// Flagger owns labels and annotations, too: it writes all of it anew, and takes its first step again.
+fn a_label_makes_flagger_begin_again(stage: &Stage) -> Result {
+    let life = Life::begin(stage, "drift", &json!({ "stepWeight": 30, "maxWeight": 60 }))?;
+    life.app.change("2")?;
+    life.app.until_canary_has(30)?;
+    life.app.kubectl.run(&["label", Podinfo::ROUTES, "team=shop"])?.succeeded()?;
+    life.app.until_phase("Succeeded")?;
+    life.end(&["100/0", "70/30", "100/0", "70/30", "40/60", "100/0"])
+}
+
 /// On a node of its own: the others want their gate.
-fn flagger_outlives_every_replica_of_the_gate(_: &Stage) -> Result {
+fn flagger_outlives_every_replica_of_the_gate(stage: &Stage) -> Result {
+    let _turn = stage.turn();
     let running = &Running::start()?;
     let (gate, flagger) = (&running.gate, Flagger::start(&running.node)?);
     let spec = json!({ "analysis": { "stepWeight": 5, "maxWeight": 60 } });
