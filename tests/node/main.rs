@@ -12,7 +12,7 @@ mod harness;
 mod scenarios;
 
 use std::process::{Command, ExitCode};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use libtest_mimic::{Arguments, Trial};
 
@@ -28,6 +28,7 @@ const THREADS: usize = 10;
 #[derive(Default)]
 pub(crate) struct Stage {
     argo: OnceLock<std::result::Result<Argo, String>>,
+    turn: Mutex<()>,
     flagger: OnceLock<std::result::Result<Flagger, String>>,
     running: OnceLock<std::result::Result<Running, String>>,
 }
@@ -38,6 +39,11 @@ pub(crate) struct Running {
 }
 
 impl Stage {
+    /// Whoever starts a node of its own waits here for the one before: nodes that all start at once starve each other.
+    fn turn(&self) -> MutexGuard<'_, ()> {
+        self.turn.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn running(&self) -> Result<&Running> {
         let running = self.running.get_or_init(|| Running::start().map_err(text));
         running.as_ref().map_err(|error| error.as_str().into())

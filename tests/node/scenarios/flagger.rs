@@ -28,6 +28,7 @@ scenarios![
     flagger_cleans_up_after_a_deletion,
     flagger_reverts_what_it_is_told_to,
     a_person_gets_in_flaggers_way,
+    a_label_makes_flagger_begin_again,
 ];
 
 /// One life cycle of one application, from its first Pod on.
@@ -239,8 +240,19 @@ fn a_person_gets_in_flaggers_way(stage: &Stage) -> Result {
     life.end(&["100/0", "80/20", "60/40", "100/0"])
 }
 
+/// Flagger owns labels and annotations, too: it writes all of it anew, and takes its first step again.
+fn a_label_makes_flagger_begin_again(stage: &Stage) -> Result {
+    let life = Life::begin(stage, "drift", &json!({ "stepWeight": 30, "maxWeight": 60 }))?;
+    life.app.change("2")?;
+    life.app.until_canary_has(30)?;
+    life.app.kubectl.run(&["label", Podinfo::ROUTES, "team=shop"])?.succeeded()?;
+    life.app.until_phase("Succeeded")?;
+    life.end(&["100/0", "70/30", "100/0", "70/30", "40/60", "100/0"])
+}
+
 /// On a node of its own: the others want their gate.
-fn flagger_outlives_every_replica_of_the_gate(_: &Stage) -> Result {
+fn flagger_outlives_every_replica_of_the_gate(stage: &Stage) -> Result {
+    let _turn = stage.turn();
     let running = &Running::start()?;
     let (gate, flagger) = (&running.gate, Flagger::start(&running.node)?);
     let spec = json!({ "analysis": { "stepWeight": 5, "maxWeight": 60 } });

@@ -16,7 +16,8 @@ const SOON: Duration = Duration::from_secs(60);
 const WAY_BACK: &str = "taken as a rollback, because it carried most of these requests until";
 
 /// On a node of its own: the others want their gate.
-fn blue_and_green_go_back_and_forth_over_restarts(_: &Stage) -> Result {
+fn blue_and_green_go_back_and_forth_over_restarts(stage: &Stage) -> Result {
+    let _turn = stage.turn();
     let Running { node, gate } = &Running::start()?;
     import_versions(node)?;
     let app = App::deploy(node.namespace("blue-green")?, &["blue", "green"])?;

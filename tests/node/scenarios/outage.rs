@@ -14,7 +14,8 @@ scenarios![replicas_are_replaced_without_a_lost_write_and_come_back_when_killed]
 const SOON: Duration = Duration::from_secs(60);
 
 /// On a node of its own: the others want their gate.
-fn replicas_are_replaced_without_a_lost_write_and_come_back_when_killed(_: &Stage) -> Result {
+fn replicas_are_replaced_without_a_lost_write_and_come_back_when_killed(stage: &Stage) -> Result {
+    let _turn = stage.turn();
     let Running { node, gate } = &Running::start()?;
     let app = App::serving(node.namespace("outage")?, &[("v1", 99), ("v2", 1)])?;
     no_write_is_lost_while_replicas_are_replaced(gate, &app)?;

@@ -11,7 +11,8 @@ use crate::harness::Result;
 
 scenarios![nodes_live_side_by_side_and_leave_nothing];
 
-fn nodes_live_side_by_side_and_leave_nothing(_: &Stage) -> Result {
+fn nodes_live_side_by_side_and_leave_nothing(stage: &Stage) -> Result {
+    let _turn = stage.turn();
     let live = |version: &str| -> Result<Traces> {
         let node = Node::start()?;
         // The same names and addresses on both.
