@@ -17,7 +17,8 @@ const SOON: Duration = Duration::from_secs(60);
 const HEARD: Duration = Duration::from_secs(30);
 
 /// On a node of its own: the others want their gate, and have the kinds already.
-fn argo_comes_after_the_gate_and_outlives_it(_: &Stage) -> Result {
+fn argo_comes_after_the_gate_and_outlives_it(stage: &Stage) -> Result {
+    let _turn = stage.turn();
     let running = Running::start()?;
     the_kinds_come_later(&running)?;
     let plan = Plan::steps(&json!([
