@@ -53,8 +53,8 @@ fn keyed(object: &VirtualService) -> impl Iterator<Item = (&Route, String)> {
     all.filter(move |(_, key)| seen.insert(key.clone()))
 }
 
-/// Host and subset of the destination with the greatest share of a route, and its share; of equal ones `before`, if it is among
-/// them, and else nobody.
+/// Host and subset of the destination with the greatest share of a route; of equal ones `before`, if it is among them, and else
+/// nobody.
 fn heaviest<'a>(route: &'a Route, before: Option<(&str, &str)>) -> Option<(&'a str, &'a str)> {
     let shares = shares(route);
     let most = shares.values().copied().fold(0.0, f64::max);
@@ -130,7 +130,11 @@ impl World {
         let known = self.history.get(&metadata.namespace, &metadata.name, key);
         let mut reigns = known.cloned().unwrap_or_default();
         let held = predecessor.and_then(|before| heaviest(before, None));
-        if reigns.last().is_none_or(|last| last.until.is_some()) {
+        let is_open = reigns.last().is_some_and(|last| last.until.is_none());
+        if !is_open && held == heaviest(route, None) {
+            return; // what most writes do, and nothing has to be looked up for it
+        }
+        if !is_open {
             let Some(held) = held else { return };
             let since = old.and_then(|old| {
                 let own = &old.metadata;
