@@ -74,7 +74,7 @@ pub struct RouteHistory {
     pub namespace: String,
     /// Its name.
     pub name: String,
-    /// Which of its routes: see [`Route::key`].
+    /// Which of its routes: see [`crate::istio::Route::key`].
     pub route: String,
     /// Who carried the greatest share, the present one last.
     #[serde(deserialize_with = "null_as_default")]
