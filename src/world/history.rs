@@ -38,14 +38,28 @@ pub struct Reign {
     /// It came by more than half of the traffic in one write, or nobody saw how.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub jumped: bool,
+    /// How many versions carried the route before this one did for the first time.
+    #[serde(default, skip_serializing_if = "is_nothing")]
+    pub order: u32,
+    /// For how many seconds it carried the route in all, the last time not counted.
+    #[serde(default, skip_serializing_if = "is_nothing")]
+    pub earlier: i64,
+}
+
+fn is_nothing<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 impl Reign {
-    /// Whether it was long enough, or came slowly enough, to be called stable; one that lasts lasted at least until `seen`.
+    /// For how many seconds it carried the route; one that lasts, at least until `seen`.
+    pub(super) fn seconds(&self, seen: Option<Timestamp>) -> i64 {
+        let last = self.since.zip(self.until.or(seen));
+        self.earlier + last.map_or(0, |(since, until)| (until.0 - since.0).max(0))
+    }
+
+    /// Whether it was long enough, or came slowly enough, to be called stable.
     pub(super) fn is_settled(&self, seen: Option<Timestamp>) -> bool {
-        let until = self.until.or(seen);
-        let lasted = self.since.zip(until).map(|(since, until)| until.0 - since.0);
-        !self.jumped || lasted.is_some_and(|seconds| seconds >= SETTLED_AFTER)
+        !self.jumped || self.seconds(seen) >= SETTLED_AFTER
     }
 
     /// Whether it was this destination: by what it selects, and by its name where that is not known.
@@ -116,6 +130,17 @@ pub enum Memory {
         /// Its images now.
         now: String,
     },
+}
+
+/// What the history of a route says of a destination, and how much that counts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Recalled {
+    /// What it says.
+    pub memory: Memory,
+    /// How many versions carried the route before.
+    pub order: u32,
+    /// Whether it carried the route for long enough to be stable whatever came of it.
+    pub is_proven: bool,
 }
 
 /// What a VirtualService's routes are remembered by.
@@ -192,29 +217,34 @@ impl World {
         seen: Option<Timestamp>,
         (host, subset): (&Host, &str),
         labels: Option<&BTreeMap<String, String>>,
-    ) -> Option<Memory> {
+    ) -> Option<Recalled> {
         let mut another = None;
         let images = labels.map(|labels| self.images(host, labels)).unwrap_or_default();
+        let is_as_now = |own: &&Reign| {
+            let is_unknown = own.images.is_empty() || images.is_empty();
+            own.is_of(host, subset, labels) && (is_unknown || own.images == images)
+        };
+        let seconds = reigns.iter().filter(is_as_now).map(|own| own.seconds(seen)).sum::<i64>();
         for own in reigns.iter().rev() {
             if !own.is_of(host, subset, labels) || !own.is_settled(seen) {
                 continue;
             }
+            let told =
+                |memory| Recalled { memory, order: own.order, is_proven: seconds >= SETTLED_AFTER };
+            let was_stable = || Some(told(Memory::WasStable(own.until)));
             let is_known = !own.images.is_empty() && !images.is_empty();
             if own.until.is_none() || (is_known && own.images == images) {
-                return Some(Memory::WasStable(own.until));
+                return was_stable();
             }
             if is_known {
-                another.get_or_insert_with(|| Memory::WasAnother {
-                    until: own.until,
-                    then: own.images.clone(),
-                    now: images.clone(),
-                });
+                let (until, then, now) = (own.until, own.images.clone(), images.clone());
+                another.get_or_insert_with(|| told(Memory::WasAnother { until, then, now }));
                 continue;
             }
             let made = labels.and_then(|labels| self.age(host, labels).workload);
             // What was made after it ended is something else of that name.
             if made.zip(own.until).is_none_or(|(made, until)| made <= until) {
-                return Some(Memory::WasStable(own.until));
+                return was_stable();
             }
         }
         another

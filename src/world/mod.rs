@@ -39,7 +39,7 @@ pub use delegates::NoDelegate;
 pub use deliveries::{Driver, Revision};
 pub use destination_rules::{ChangedRules, Rules};
 pub use endpoints::{EndpointGroup, Endpoints, GroupId, LabelledCount};
-pub use history::{Memory, Reign, Remembered, RouteHistory};
+pub use history::{Memory, Recalled, Reign, Remembered, RouteHistory};
 pub use listeners::Listener;
 pub use merged::EffectiveRule;
 pub use mesh::Mesh;

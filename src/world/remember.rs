@@ -26,15 +26,27 @@ pub(super) struct Turned {
     share: f64,
 }
 
+/// The place of `own` among those that carried before: of its own version, or behind all of them.
+fn order(reigns: &[Reign], own: &Reign) -> u32 {
+    let same = reigns.iter().filter(|other| other.is_like(own)).map(|other| other.order).min();
+    same.unwrap_or_else(|| reigns.iter().map(|other| other.order + 1).max().unwrap_or(0))
+}
+
 /// Puts `next` behind those that carried before, the last of which has ended.
 fn succeeded_by(mut reigns: Vec<Reign>, mut next: Reign, is_jump: bool) -> Vec<Reign> {
     let returns = reigns.iter().any(|own| own.is_settled(None) && own.is_like(&next));
-    next.jumped = !returns && is_jump;
+    (next.jumped, next.order) = (!returns && is_jump, order(&reigns, &next));
     // One line for each version: the latest.
-    if let Some(last) = reigns.last().cloned() {
-        let settled = reigns.iter().any(|own| own.is_settled(None) && own.is_like(&last));
-        reigns.retain(|own| !own.is_like(&last));
-        reigns.push(Reign { jumped: last.jumped && !settled, ..last });
+    if let Some(mut last) = reigns.pop() {
+        let (same, others): (Vec<_>, Vec<_>) =
+            reigns.into_iter().partition(|own| own.is_like(&last));
+        for own in same {
+            last.jumped &= !own.is_settled(None);
+            last.order = last.order.min(own.order);
+            last.earlier += own.seconds(None);
+        }
+        reigns = others;
+        reigns.push(last);
     }
     // What it is by then is looked up at its end.
     (next.labels, next.images) = (None, String::new());
@@ -140,7 +152,8 @@ impl World {
                 let own = &old.metadata;
                 own.spec_written().or(own.creation_timestamp)
             });
-            reigns.push(self.reign(held, &metadata.namespace, since));
+            let held = self.reign(held, &metadata.namespace, since);
+            reigns.push(Reign { order: order(&reigns, &held), ..held });
             if heaviest(route, None).is_none() {
                 // Of equals nobody takes over, and by the weights alone nobody would know any more who it was.
                 self.history.put(&metadata.namespace, &metadata.name, key, reigns.clone());
@@ -211,11 +224,15 @@ impl World {
             next.since = written;
             let known = self.history.get(&namespace, &name, &key);
             let mut reigns = known.cloned().unwrap_or_default();
-            let since = reigns.last().filter(|own| own.until.is_none()).and_then(|own| own.since);
-            let jumped = reigns.last().is_some_and(|own| own.until.is_none() && own.jumped);
-            reigns.retain(|own| own.until.is_some());
-            let until = written;
-            reigns.push(Reign { until, jumped, since: since.or(reign.since), ..reign });
+            let open = reigns.pop_if(|last| last.until.is_none());
+            let last = match open {
+                Some(open) => {
+                    let images = if reign.images.is_empty() { open.images } else { reign.images };
+                    Reign { labels: reign.labels, images, ..open }
+                }
+                None => Reign { order: order(&reigns, &reign), ..reign },
+            };
+            reigns.push(Reign { until: written, ..last });
             let reigns = succeeded_by(reigns, next, share > STEP);
             self.history.put(&namespace, &name, &key, reigns);
         }
@@ -232,7 +249,17 @@ impl World {
         let labels = self.labels_of(&host, subset, namespace);
         let images = labels.as_ref().map(|own| self.images_of(&host, own)).unwrap_or_default();
         let subset = subset.to_owned();
-        Reign { host, subset, labels, images, since, until: None, jumped: false }
+        Reign {
+            host,
+            subset,
+            labels,
+            images,
+            since,
+            until: None,
+            jumped: false,
+            order: 0,
+            earlier: 0,
+        }
     }
 
     fn labels_of(
@@ -263,7 +290,7 @@ impl World {
                 known.is_some_and(|own| own.last().is_some_and(|own| own.until.is_none()));
             if !has_one {
                 let mut reigns = known.cloned().unwrap_or_default();
-                reigns.push(holder);
+                reigns.push(Reign { order: order(&reigns, &holder), ..holder });
                 self.history.put(namespace, name, &key, reigns);
             }
         }

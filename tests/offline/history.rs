@@ -27,6 +27,25 @@ fn object(value: &Value) -> Object {
     cluster::object_in(value.clone(), "shop").expect("an object of a kind that is read")
 }
 
+/// A version that carried most.
+#[derive(Debug, Clone, Copy)]
+struct Held {
+    at: usize,
+    image: u32,
+    is_settled: bool,
+    seconds: i64,
+    order: u32,
+}
+
+/// Who carries most.
+#[derive(Debug, Clone, Copy)]
+struct Holder {
+    at: usize,
+    is_settled: bool,
+    since: i64,
+    order: u32,
+}
+
 /// The cluster and the gate as a team lives with them.
 struct Shop {
     now: i64,
@@ -36,9 +55,9 @@ struct Shop {
     weights: [u32; 3],
     /// When these were written.
     written: i64,
-    /// Who carried most, with the image at the end, whether that counts as stable, and since when.
-    held: Vec<(usize, u32, bool, i64)>,
-    holder: (usize, bool, i64),
+    /// Who carried most, one entry for each version.
+    held: Vec<Held>,
+    holder: Holder,
     world: World,
     /// As watches that lag know it: without the last write, and what came after it.
     stale: World,
@@ -54,7 +73,7 @@ impl Shop {
             weights: [100, 0, 0],
             written: 100,
             held: Vec::new(),
-            holder: (0, true, 100),
+            holder: Holder { at: 0, is_settled: true, since: 100, order: 0 },
             world: World::empty(Mesh::default()),
             stale: World::empty(Mesh::default()),
         };
@@ -176,24 +195,45 @@ impl Shop {
         let before = std::mem::replace(&mut self.weights, weights);
         let most = weights.into_iter().max().expect("three");
         let leading = (0..3).filter(|&at| weights[at] == most).collect::<Vec<_>>();
-        let holder = if leading.contains(&self.holder.0) { self.holder.0 } else { leading[0] };
-        let is_clear = leading.len() == 1 || leading.contains(&self.holder.0);
-        if holder != self.holder.0 && is_clear {
-            let (last, is_settled, since) = self.holder;
-            let is_settled = is_settled || self.now - since >= 600;
-            let image = self.images[last];
-            let was = self.held.iter().any(|own| own.0 == last && own.1 == image && own.2);
-            self.held.retain(|own| (own.0, own.1) != (last, image));
-            self.held.push((last, image, is_settled || was, self.now));
-            let returns = self
-                .held
-                .iter()
-                .any(|own| own.0 == holder && own.1 == self.images[holder] && own.2);
-            let jumped = weights[holder] - before[holder].min(weights[holder]) > 50;
-            self.holder = (holder, returns || !jumped, self.now);
+        let holder = if leading.contains(&self.holder.at) { self.holder.at } else { leading[0] };
+        if holder != self.holder.at && leading.len() == 1 {
+            self.take_over(holder, before[holder]);
         }
         self.world.apply(object(&self.routes(weights, self.now)));
         true
+    }
+
+    fn take_over(&mut self, at: usize, had: u32) {
+        let Holder { at: last, is_settled, since, order } = self.holder;
+        let image = self.images[last];
+        let is_same = |own: &Held| (own.at, own.image) == (last, image);
+        let same = self.held.iter().copied().find(is_same);
+        self.held.retain(|own| !is_same(own));
+        let lasted = self.now - since;
+        let seconds = lasted + same.map_or(0, |own| own.seconds);
+        let is_settled = is_settled || seconds >= 600 || same.is_some_and(|own| own.is_settled);
+        let order = same.map_or(order, |own| own.order.min(order));
+        self.held.push(Held { at: last, image, is_settled, seconds, order });
+        let known = self.held.iter().find(|own| (own.at, own.image) == (at, self.images[at]));
+        let behind = self.held.iter().map(|own| own.order + 1).max().unwrap_or(0);
+        self.holder = Holder {
+            at,
+            is_settled: known.is_some_and(|own| own.is_settled) || self.weights[at] <= had + 50,
+            since: self.now,
+            order: known.map_or(behind, |own| own.order),
+        };
+    }
+
+    /// Whether it carried before those that carry most of what it would take over, or for long.
+    fn is_way_back(&self, own: &Held) -> bool {
+        let others = (0..3).filter(|&at| at != own.at);
+        let most = others.clone().map(|at| self.weights[at]).max().unwrap_or(0);
+        let mut against = others.filter(|&at| self.weights[at] == most);
+        let order = |at: usize| {
+            let held = self.held.iter().filter(|held| held.at == at).map(|held| held.order);
+            held.chain((self.holder.at == at).then_some(self.holder.order)).min()
+        };
+        own.seconds >= 600 || against.all(|at| order(at).is_none_or(|order| order >= own.order))
     }
 
     fn bring(&mut self) {
@@ -223,12 +263,13 @@ impl Shop {
             ("empty", &empty),
             ("unreachable", &blind),
         ];
-        let stable = self.held.iter().filter(|own| own.2 && self.images[own.0] == own.1);
-        let (holder, is_settled, since) = self.holder;
+        let is_current = |own: &&Held| own.is_settled && self.images[own.at] == own.image;
+        let stable = self.held.iter().filter(is_current).filter(|own| self.is_way_back(own));
+        let Holder { at: holder, is_settled, since, .. } = self.holder;
         let is_settled = is_settled || self.written - since >= 600;
         let is_heaviest = (0..3).all(|at| at == holder || self.weights[at] < self.weights[holder]);
-        let holder = Some(holder).filter(|_| is_settled || is_heaviest);
-        let stable: BTreeSet<usize> = stable.map(|own| own.0).chain(holder).collect();
+        let carries = Some(holder).filter(|_| is_heaviest);
+        let stable: BTreeSet<usize> = stable.map(|own| own.at).chain(carries).collect();
         for &at in &stable {
             for (name, world) in worlds {
                 for user in USERS {
@@ -245,8 +286,10 @@ impl Shop {
         }
         for at in (0..3).filter(|at| !stable.contains(at) && self.weights[*at] < 50 && is_settled) {
             // A new version where an old one was stable: what was there is known, and this is not it.
-            let was_stable = self.held.iter().any(|own| own.0 == at && own.2);
-            if was_stable && self.weights[self.holder.0] > 50 {
+            let of_it = || self.held.iter().filter(|own| own.at == at);
+            let is_another = of_it().all(|own| own.image != self.images[at]);
+            let was_stable = of_it().any(|own| own.is_settled);
+            if was_stable && is_another && self.weights[holder] > 50 {
                 let verdict = self.judge(Self::everything_to(at), "jane", &self.world);
                 prop_assert!(
                     !verdict.allowed(),

@@ -12,7 +12,7 @@ use super::kin::{self, Clan, Relations};
 use super::shares::Shares;
 use super::{Base, Flow, NOTHING, Since};
 use crate::policy::names::Role;
-use crate::world::{Memory, Reign};
+use crate::world::{Memory, Recalled, Reign};
 
 /// A destination whose share of some requests changes.
 #[derive(Debug, Clone, PartialEq)]
@@ -303,33 +303,37 @@ impl<'a> Weighing<'a> {
         if let Some(class) = by_role {
             return (class, None);
         }
-        match self.recall(at) {
-            Some(memory @ Memory::WasStable(_)) => (takes_over, Some(memory)),
-            // What carries most goes on as it is.
-            Some(_) if common.heaviest == Some(at) => {
-                (self.by_age_and_weight(at, had, common), None)
+        let by_evidence = || (self.by_age_and_weight(at, had, common), None);
+        let Some(recalled) = self.recall(at) else { return by_evidence() };
+        let against = common.loser.and_then(|loser| self.recall(loser));
+        let against = against.as_ref();
+        match recalled.memory {
+            // It came after what serves again by now, and not for long: that was a way back, and this is none.
+            Memory::WasStable(_)
+                if !recalled.is_proven
+                    && against.is_some_and(|against| against.order < recalled.order) =>
+            {
+                by_evidence()
             }
+            memory @ Memory::WasStable(_) => (takes_over, Some(memory)),
+            // What carries most goes on as it is.
+            Memory::WasAnother { .. } if common.heaviest == Some(at) => by_evidence(),
             // It is another version than the one that was stable; whoever is stable now has to be known to be.
-            Some(memory) if common.loser.is_some_and(|loser| self.is_stable_now(loser)) => {
+            memory if against.is_some_and(|own| own.memory == Memory::WasStable(None)) => {
                 (Class::Canary, Some(memory))
             }
             // Nor is what it would take over from: it may be the way out.
-            Some(_) => (Class::Unknown, None),
-            None => (self.by_age_and_weight(at, had, common), None),
+            Memory::WasAnother { .. } => (Class::Unknown, None),
         }
     }
 
-    fn recall(&self, at: usize) -> Option<Memory> {
+    fn recall(&self, at: usize) -> Option<Recalled> {
         let (reigns, told) = self.reigns.as_ref()?;
         let own = self.destinations.get(at);
         let destination = (&own.host, &*own.subset);
-        let memory = told.world.recall(reigns, self.written, destination, own.labels.as_ref())?;
-        let is_told = !told.only_ways_back || matches!(memory, Memory::WasStable(_));
-        is_told.then_some(memory)
-    }
-
-    fn is_stable_now(&self, at: usize) -> bool {
-        self.recall(at) == Some(Memory::WasStable(None))
+        let recalled = told.world.recall(reigns, self.written, destination, own.labels.as_ref())?;
+        let is_told = !told.only_ways_back || matches!(recalled.memory, Memory::WasStable(_));
+        is_told.then_some(recalled)
     }
 
     /// What a rise is where no role and no history tells.

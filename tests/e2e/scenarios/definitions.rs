@@ -64,6 +64,12 @@ fn labels_under_a_live_share_move_back_but_not_forth(stage: &Stage) -> Result {
     app.settle();
     app.apply(&stable("v1"))?.warned(&["subset-in-use", "taken as a rollback"])?;
     app.settle();
+    // Whoever takes the last write back is not held up either.
+    app.apply(&stable("v2"))?.warned(&["subset-in-use", "because it went to them until"])?;
+
+    let app = App::deploy(stage.namespace("relabelled-forth")?, &["v1", "v2"])?;
+    app.apply(&list(&[stable("v1"), virtual_service(&[("stable", 100)])]))?.succeeded()?;
+    app.settle();
     let refused = app.apply(&stable("v2"))?;
     refused.refused(&["subset-in-use", "version=v2 would go from 0 % to 100 %"])?;
     Ok(())
