@@ -54,7 +54,9 @@ impl Reign {
     /// For how many seconds it carried the route; one that lasts, at least until `seen`.
     pub(super) fn seconds(&self, seen: Option<Timestamp>) -> i64 {
         let last = self.since.zip(self.until.or(seen));
-        self.earlier + last.map_or(0, |(since, until)| (until.0 - since.0).max(0))
+        let last = last.map_or(0, |(since, until)| until.0.saturating_sub(since.0).max(0));
+        // What was kept may have been written by hand.
+        self.earlier.saturating_add(last)
     }
 
     /// Whether it was long enough, or came slowly enough, to be called stable.
@@ -224,7 +226,11 @@ impl World {
             let is_unknown = own.images.is_empty() || images.is_empty();
             own.is_of(host, subset, labels) && (is_unknown || own.images == images)
         };
-        let seconds = reigns.iter().filter(is_as_now).map(|own| own.seconds(seen)).sum::<i64>();
+        let seconds = reigns
+            .iter()
+            .filter(is_as_now)
+            .map(|own| own.seconds(seen))
+            .fold(0, i64::saturating_add);
         for own in reigns.iter().rev() {
             if !own.is_of(host, subset, labels) || !own.is_settled(seen) {
                 continue;

@@ -29,7 +29,9 @@ pub(super) struct Turned {
 /// The place of `own` among those that carried before: of its own version, or behind all of them.
 fn order(reigns: &[Reign], own: &Reign) -> u32 {
     let same = reigns.iter().filter(|other| other.is_like(own)).map(|other| other.order).min();
-    same.unwrap_or_else(|| reigns.iter().map(|other| other.order + 1).max().unwrap_or(0))
+    same.unwrap_or_else(|| {
+        reigns.iter().map(|other| other.order.saturating_add(1)).max().unwrap_or(0)
+    })
 }
 
 /// Puts `next` behind those that carried before, the last of which has ended.
@@ -43,7 +45,7 @@ fn succeeded_by(mut reigns: Vec<Reign>, mut next: Reign, is_jump: bool) -> Vec<R
         for own in same {
             last.jumped &= !own.is_settled(None);
             last.order = last.order.min(own.order);
-            last.earlier += own.seconds(None);
+            last.earlier = last.earlier.saturating_add(own.seconds(None));
         }
         reigns = others;
         reigns.push(last);
