@@ -13,6 +13,7 @@ mod discovery;
 mod history;
 mod house;
 mod oracle;
+mod policy_schema;
 mod properties;
 mod re2;
 mod recorded;
