@@ -221,6 +221,8 @@ pub(super) struct Uninstall {
 pub(super) struct SelfTest {
     /// What `helm test` runs: a review through the Service.
     enabled: bool,
+    /// The namespace in which its example is said to be.
+    namespace: String,
     /// Seconds it may take.
     #[schemars(range(min = 1))]
     timeout_seconds: u16,
