@@ -66,7 +66,14 @@ fn promtool_takes_the_alerts(_: &Stage) -> Result {
 /// tests/chart/alerts.yaml says what Prometheus sees and which alerts it makes of it.
 fn alerts_fire(_: &Stage) -> Result {
     let folder = tempfile::tempdir()?;
-    std::fs::write(folder.path().join("rules.json"), rules(&[])?.to_string())?;
+    let mut rules = rules(&[])?;
+    // A test would have to repeat every word of them.
+    for group in rules["groups"].as_array_mut().into_iter().flatten() {
+        for alert in group["rules"].as_array_mut().into_iter().flatten() {
+            alert["annotations"] = serde_json::json!({});
+        }
+    }
+    std::fs::write(folder.path().join("rules.json"), rules.to_string())?;
     std::fs::copy(root().join("tests/chart/alerts.yaml"), folder.path().join("alerts.yaml"))?;
     succeeded(&promtool(&["test", "rules", "alerts.yaml"], folder.path())?)
 }
