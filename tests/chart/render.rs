@@ -14,6 +14,7 @@ pub(crate) fn all() -> Vec<Scenario> {
         scenario("every_branch_is_rendered_by_some_values", every_branch_is_rendered),
         scenario("every_switch_is_turned_both_ways", every_switch_is_turned_both_ways),
         scenario("every_pair_of_switches_is_rendered", pairs_of_switches),
+        scenario("the_api_server_would_complain", the_api_server_would_complain),
         scenario("no_image_but_ours", no_image_but_ours),
         scenario("a_new_policy_restarts_no_pod", a_new_policy_restarts_no_pod),
     ];
@@ -75,6 +76,28 @@ fn refused(admin: &Kubectl, objects: &[Value]) -> Result<Option<String>> {
         }
     }
     Ok(Some(complaints).filter(|said| !said.is_empty()))
+}
+
+/// What `refused` says of a Pod that is not restricted, of a field that does not exist, and of a condition that is none.
+fn the_api_server_would_complain(stage: &Stage) -> Result {
+    let objects = HELMS[1].objects(&[])?;
+    let spoiled: [(&str, &str, Value); 3] = [
+        ("Deployment", "/spec/template/spec/containers/0/securityContext", json!({})),
+        ("Service", "/spec/ports/0", json!({ "port": 443, "targetProt": "webhook" })),
+        (
+            "ValidatingWebhookConfiguration",
+            "/webhooks/0/matchConditions/0/expression",
+            json!("a ="),
+        ),
+    ];
+    for (kind, path, value) in spoiled {
+        let mut own = objects.iter().find(|own| own["kind"] == kind).ok_or(kind)?.clone();
+        *own.pointer_mut(path).ok_or(path)? = value;
+        if refused(stage.plane()?.admin(), &[own])?.is_none() {
+            return Err(format!("nobody minds {path} of {kind}").into());
+        }
+    }
+    Ok(())
 }
 
 /// Every template leaves something with some values of `ci/`, and the other Helm leaves the same.
