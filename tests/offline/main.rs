@@ -12,6 +12,7 @@ mod destination_rules;
 mod discovery;
 mod history;
 mod house;
+mod image;
 mod oracle;
 mod properties;
 mod re2;
