@@ -14,6 +14,7 @@ mod history;
 mod house;
 mod image;
 mod oracle;
+mod policy_schema;
 mod properties;
 mod re2;
 mod recorded;
