@@ -1,4 +1,4 @@
-//! The command line: arguments in, one of four verbs, an exit code out.
+//! The command line: arguments in, one of the verbs, an exit code out.
 //!
 //! Exit codes: 0 admitted, 1 denied, 2 unusable input; of `serve`: 0 told to stop, 1 the cluster cannot be followed any more.
 
@@ -7,6 +7,7 @@ mod demo;
 mod mesh;
 mod policy;
 mod rules;
+mod schema;
 mod serve;
 
 use std::process::ExitCode;
@@ -35,6 +36,8 @@ enum Verb {
     Demo(demo::Demo),
     /// List the rules, or print one rule's manual.
     Rules(rules::Rules),
+    /// Print a JSON schema, for editors and for Helm.
+    Schema(schema::Schema),
 }
 
 /// Runs the command line of this process.
@@ -44,6 +47,7 @@ pub fn main() -> ExitCode {
         Verb::Check(check) => check.run(),
         Verb::Demo(demo) => demo.run(),
         Verb::Rules(rules) => rules.run(),
+        Verb::Schema(schema) => schema.run(),
     };
     outcome.unwrap_or_else(|error| {
         complain(&format!("{error:#}"));

@@ -13,6 +13,7 @@ mod parameters;
 mod redefinition;
 mod review;
 mod rule;
+mod schema;
 mod settings;
 mod verdict;
 pub mod words;
@@ -31,6 +32,7 @@ pub use parameters::{Factor, Percentage};
 pub use redefinition::{Redefinition, Selection, Shift, Use};
 pub use review::{Operation, Review, Write};
 pub use rule::{Case, Definition, Entry, Gravity, Message, Report, Rule, Stage};
+pub use schema::schema;
 pub use settings::{
     Controllers, DryRun, Mode, Policies, Policy, PolicyError, PolicyMatch, PolicySpec, Roles, Step,
 };

