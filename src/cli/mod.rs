@@ -1,14 +1,18 @@
 //! The command line: arguments in, one of the verbs, an exit code out.
 //!
-//! Exit codes: 0 admitted, 1 denied, 2 unusable input; of `serve`: 0 told to stop, 1 the cluster cannot be followed any more.
+//! Exit codes: 0 admitted, 1 denied, 2 unusable input; of `serve`: 0 told to stop, 1 the cluster cannot be followed any more; of
+//! `self-test` and `unregister`: 1 it did not succeed.
 
+mod caller;
 mod check;
 mod demo;
 mod mesh;
 mod policy;
 mod rules;
 mod schema;
+mod self_test;
 mod serve;
+mod unregister;
 
 use std::process::ExitCode;
 
@@ -38,6 +42,10 @@ enum Verb {
     Rules(rules::Rules),
     /// Print a JSON schema, for editors and for Helm.
     Schema(schema::Schema),
+    /// Ask an installed gate what an API server asks, and say whether it answers as it should.
+    SelfTest(self_test::SelfTest),
+    /// Take an installed gate out of the API server's way.
+    Unregister(unregister::Unregister),
 }
 
 /// Runs the command line of this process.
@@ -48,6 +56,8 @@ pub fn main() -> ExitCode {
         Verb::Demo(demo) => demo.run(),
         Verb::Rules(rules) => rules.run(),
         Verb::Schema(schema) => schema.run(),
+        Verb::SelfTest(test) => test.run(),
+        Verb::Unregister(unregister) => unregister.run(),
     };
     outcome.unwrap_or_else(|error| {
         complain(&format!("{error:#}"));

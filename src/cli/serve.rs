@@ -14,14 +14,14 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::mesh::MeshArguments;
-use super::policy;
 use crate::certs::Certificates;
 use crate::certs::files::TlsDir;
 use crate::certs::self_signed::SelfSigned;
 use crate::cluster::{self, Index, Memory, MemoryName, Reading, WatchEnded};
+use crate::policy::Policies;
 use crate::policy::words::list;
 use crate::rules;
-use crate::server::{Config, Gate, Metrics, Server, StaticWorld, WorldSource};
+use crate::server::{Config, Gate, Metrics, PolicyFile, Server, StaticWorld, WorldSource};
 use crate::world::Kind;
 
 /// How long a certificate that the gate made for itself is good for.
@@ -66,9 +66,12 @@ pub(super) struct Serve {
     /// The namespace of both; without it the Pod's own, or the kubeconfig's.
     #[arg(long, value_name = "NAMESPACE", conflicts_with = "world")]
     memory_namespace: Option<String>,
-    /// The policy to judge by; the built-in default without one.
+    /// The policy to judge by; followed when it changes. The built-in default without one.
     #[arg(long, value_name = "FILE")]
     policy: Option<PathBuf>,
+    /// How often the file of --policy is read again.
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = humantime::parse_duration)]
+    policy_poll: Duration,
     /// How long to go on answering after SIGTERM, while the API servers learn that this replica is gone.
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = humantime::parse_duration)]
     shutdown_delay: Duration,
@@ -110,13 +113,19 @@ impl Serve {
     }
 
     async fn serve(self) -> anyhow::Result<ExitCode> {
-        let policies = policy::load(self.policy.as_deref())?;
         let shutdown = shutdown_on_signal()?;
         let certificates = Arc::new(Certificates::default());
         let metrics =
             Arc::new(Metrics::new(prometheus::Registry::new(), rules::ALL, &certificates)?);
         let (world, watches, memory) = self.world(&shutdown).await?;
+        let mut file = self.policy.as_ref().map(|path| PolicyFile::new(path, rules::ALL));
+        let builtin = || Policies::new(Vec::new(), rules::ALL);
+        let policies = file.as_mut().map_or_else(builtin, |own| own.begin(&metrics));
         let gate = Arc::new(Gate::new(policies, world));
+        if let Some(file) = file {
+            let (gate, metrics) = (Arc::clone(&gate), Arc::clone(&metrics));
+            tokio::spawn(file.follow(self.policy_poll, gate, metrics, shutdown.clone()));
+        }
         self.load_certificate(&certificates, &shutdown).await?;
         let config = Config {
             listen: self.listen,

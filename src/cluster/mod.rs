@@ -19,6 +19,7 @@ mod mesh_config;
 mod offline;
 mod question;
 mod read;
+mod registration;
 mod repair;
 mod resources;
 mod watch;
@@ -37,6 +38,7 @@ pub use mesh_config::{
 pub use offline::{object_in, world};
 pub use question::MOST_REQUESTS;
 pub use read::object;
+pub use registration::{RegistrationError, cluster_ip, unregister, webhooks};
 pub use resources::{RESOURCES, Resource, resource};
 pub use watch::{Patience, WatchEnded, follow, follow_with};
 pub use watched::{Served, Watched};

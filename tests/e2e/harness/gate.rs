@@ -120,10 +120,21 @@ impl Gate {
 
     /// How many writes it has been asked about.
     pub(crate) fn reviews(&self) -> Result<u64> {
-        let (_, metrics) = http::get(self.status_port, "/metrics").ok_or("no metrics")?;
+        let metrics = self.metrics()?;
         let lines = metrics.lines().filter(|line| line.starts_with("sluicegate_reviews_total{"));
         let counts = lines.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok());
         Ok(counts.sum())
+    }
+
+    pub(crate) fn metrics(&self) -> Result<String> {
+        let (_, metrics) = http::get(self.status_port, "/metrics").ok_or("no metrics")?;
+        Ok(metrics)
+    }
+
+    /// How many lines of its log have these words.
+    pub(crate) fn said(&self, words: &[&str]) -> Result<usize> {
+        let log = self.process.log()?;
+        Ok(log.lines().filter(|line| words.iter().all(|word| line.contains(word))).count())
     }
 
     /// It refused nothing to this account.

@@ -7,8 +7,10 @@ mod deliveries;
 mod failure;
 mod flagger;
 mod history;
+mod installation;
 mod lifecycle;
 mod references;
+mod registered;
 mod rollback;
 mod shift;
 
@@ -21,11 +23,13 @@ pub(crate) fn all() -> impl Iterator<Item = Scenario> {
         shift::ALL,
         rollback::ALL,
         references::ALL,
+        registered::ALL,
         definitions::ALL,
         bookinfo::ALL,
         failure::ALL,
         flagger::ALL,
         history::ALL,
+        installation::ALL,
         argo::ALL,
         deliveries::ALL,
         lifecycle::ALL,
