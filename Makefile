@@ -2,7 +2,7 @@
 
 HOST = $(shell rustc -vV | sed -n 's/^host: //p')
 
-.PHONY: demo demo-mesh test test-mesh test-cluster comparison platform platform-mesh platform-node platform-chart static release image lint bench
+.PHONY: demo demo-mesh test test-mesh test-cluster test-chart comparison platform platform-mesh platform-node platform-chart static release image lint bench
 
 ## demo: the gate refusing incidents over real HTTPS, with an example world
 demo:
@@ -45,6 +45,10 @@ platform-node:
 ## platform-chart: both Helms and what judges the chart, from source; checkov from PyPI; into target/platform
 platform-chart:
 	tests/platform/build.sh --chart
+
+## test-chart: the chart, rendered by both Helms, checked against a real API server and judged
+test-chart: platform platform-chart
+	cargo test --locked --test chart -- --include-ignored
 
 ## static: sluicegate as one file that needs nothing else, for images without a base
 static:
