@@ -2,6 +2,7 @@
 //!
 //! Exit codes: 0 admitted, 1 denied, 2 unusable input; of `serve`: 0 told to stop, 1 the cluster cannot be followed any more.
 
+mod certificates;
 mod check;
 mod demo;
 mod mesh;
