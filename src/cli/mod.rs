@@ -4,6 +4,7 @@
 //! `self-test` and `unregister`: 1 it did not succeed.
 
 mod caller;
+mod certificates;
 mod check;
 mod demo;
 mod mesh;
