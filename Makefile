@@ -2,7 +2,7 @@
 
 HOST = $(shell rustc -vV | sed -n 's/^host: //p')
 
-.PHONY: demo demo-mesh test test-mesh test-cluster comparison platform platform-mesh platform-node platform-chart static release image lint bench
+.PHONY: demo demo-mesh test test-mesh test-cluster test-chart comparison platform platform-mesh platform-node platform-chart static release image lint bench
 
 ## demo: the gate refusing incidents over real HTTPS, with an example world
 demo:
@@ -39,6 +39,10 @@ test-cluster: platform platform-node static
 ## platform-node: kubelet, kube-proxy, scheduler and containerd from source, runc and nft from the system, into target/platform
 platform-node:
 	tests/platform/build.sh --node
+
+## test-chart: the chart as Helm renders it, and its ValidatingAdmissionPolicies beside the rules on a real API server
+test-chart: platform platform-chart
+	cargo test --locked --test twin -- --include-ignored --nocapture
 
 ## platform-chart: both Helms and what judges the chart, from source; checkov from PyPI; into target/platform
 platform-chart:
