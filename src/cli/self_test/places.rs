@@ -97,6 +97,9 @@ pub(super) fn remedy(error: &anyhow::Error) -> &'static str {
     if !text.contains("certificate") {
         return UNREACHABLE;
     }
+    if text.contains("expired") || text.contains("not valid yet") {
+        return "is the certificate renewed, and are the clocks right? the log of the gate says when the one that it serves ends";
+    }
     if text.contains("name") {
         return "issue the gate's certificate for SERVICE.NAMESPACE.svc, the name that API servers ask for";
     }

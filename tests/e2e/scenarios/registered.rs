@@ -83,7 +83,7 @@ fn the_self_test_tells_a_good_gate_from_a_bad_one(stage: &Stage) -> Result {
     let strange = gate.registration(plane, "tested-strange");
     Registration { trusted: authority.certificate().to_owned(), ..strange }.create(plane)?;
     test(&admin, "tested-strange", &[])?
-        .with(1, &["no TLS", "UnknownIssuer", "caBundle must hold"])?;
+        .with(1, &["no TLS: invalid peer certificate", "caBundle must hold"])?;
     let unsigned = gate.registration(plane, "tested-unsigned");
     Registration { trusted: String::new(), ..unsigned }.create(plane)?;
     test(&admin, "tested-unsigned", &[])?
