@@ -13,6 +13,7 @@ pub(crate) fn all() -> Vec<Scenario> {
     let mut all = vec![
         scenario("every_branch_is_rendered_by_some_values", every_branch_is_rendered),
         scenario("every_switch_is_turned_both_ways", every_switch_is_turned_both_ways),
+        scenario("every_pair_of_switches_is_rendered", pairs_of_switches),
         scenario("no_image_but_ours", no_image_but_ours),
         scenario("a_new_policy_restarts_no_pod", a_new_policy_restarts_no_pod),
     ];
@@ -146,4 +147,69 @@ fn a_new_policy_restarts_no_pod(_: &Stage) -> Result {
         return Err(format!("a new policy of {NAMESPACE} changes {changed:?}").into());
     }
     Ok(())
+}
+
+/// Every two switches in every of their four positions, in as few renderings as a simple search finds; each is what the API server
+/// takes.
+fn pairs_of_switches(stage: &Stage) -> Result {
+    let text = std::fs::read_to_string(chart().join("values.yaml"))?;
+    let all = switches(&serde_saphyr::from_str(&text)?, "");
+    let mut open = BTreeSet::new();
+    for (at, _) in all.iter().enumerate() {
+        for other in at + 1..all.len() {
+            open.extend(
+                [(false, false), (false, true), (true, false), (true, true)]
+                    .map(|on| (at, other, on)),
+            );
+        }
+    }
+    let monitors = |name: &str| all.iter().position(|path| path == name).ok_or("a switch is gone");
+    let (service, pod) = (monitors("/serviceMonitor/enabled")?, monitors("/podMonitor/enabled")?);
+    // Which the chart refuses.
+    open.remove(&(service.min(pod), service.max(pod), (true, true)));
+    let pairs = open.len();
+    let mut rows = 0;
+    while let Some(&(first, second, (one, two))) = open.first() {
+        let mut row = vec![None; all.len()];
+        (row[first], row[second]) = (Some(one), Some(two));
+        for at in 0..all.len() {
+            let gain = |on: bool| {
+                let met = row.iter().enumerate().filter_map(|(other, set)| Some((other, (*set)?)));
+                let pair = |(other, set)| {
+                    if other < at { (other, at, (set, on)) } else { (at, other, (on, set)) }
+                };
+                let pairs = met.map(pair).collect::<Vec<_>>();
+                let is_refused = on
+                    && ((at == service && row[pod] == Some(true))
+                        || (at == pod && row[service] == Some(true)));
+                if is_refused {
+                    None
+                } else {
+                    Some(pairs.iter().filter(|pair| open.contains(pair)).count())
+                }
+            };
+            if row[at].is_none() {
+                row[at] = Some(gain(true) > gain(false));
+            }
+        }
+        let row = row.into_iter().map(Option::unwrap_or_default).collect::<Vec<_>>();
+        open.retain(|&(a, b, on)| (row[a], row[b]) != on);
+        let sets =
+            all.iter().zip(&row).map(|(path, on)| format!("{}={on}", path[1..].replace('/', ".")));
+        let mut set = sets.collect::<Vec<_>>().join(",");
+        set += ",serviceAccount.name=somebody-elses";
+        let admin = stage.plane()?.admin();
+        let objects = HELMS[rows % 2].objects(&["--set", &set])?;
+        for object in &objects {
+            if let Some(said) = refused(admin, object)? {
+                return Err(format!("{set}: {said}").into());
+            }
+        }
+        rows += 1;
+    }
+    if pairs < 500 || rows > 40 {
+        Err(format!("{pairs} pairs in {rows} renderings").into())
+    } else {
+        Ok(())
+    }
 }
