@@ -2,6 +2,7 @@
 
 mod argo;
 mod bookinfo;
+mod certificates;
 mod definitions;
 mod deliveries;
 mod failure;
@@ -10,6 +11,7 @@ mod history;
 mod lifecycle;
 mod references;
 mod rollback;
+mod rotation;
 mod shift;
 
 use crate::harness::{Result, Stage};
@@ -28,6 +30,8 @@ pub(crate) fn all() -> impl Iterator<Item = Scenario> {
         history::ALL,
         argo::ALL,
         deliveries::ALL,
+        certificates::ALL,
+        rotation::ALL,
         lifecycle::ALL,
     ]
     .into_iter()
