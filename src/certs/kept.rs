@@ -168,9 +168,7 @@ impl Kept {
     fn replace_leaf(&mut self, leaf: Leaf) {
         let (before, by) = (self.leaf.replace(leaf), self.voucher.take());
         self.find_voucher();
-        if self.retired().next().is_none() {
-            self.retire_after = None;
-        } else if by.is_some() && by != self.voucher {
+        if by.is_some() && by != self.voucher {
             let end = before.map(|own| own.validity().not_after);
             self.retire_after = self.retire_after.max(end);
         }
@@ -187,5 +185,8 @@ impl Kept {
         }
         self.bundle = bundle;
         self.find_voucher();
+        if self.retired().next().is_none() {
+            self.retire_after = None;
+        }
     }
 }

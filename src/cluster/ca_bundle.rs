@@ -1,6 +1,7 @@
 //! The `caBundle` of a ValidatingWebhookConfiguration: what API servers trust, seen by a watch and put right where it is not what
 //! it should be.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use futures::Stream;
@@ -16,6 +17,10 @@ use crate::certs::authority::Authority;
 use crate::certs::plan::Trust;
 
 /// The field manager of `caBundle`, and of nothing else.
+///
+/// A patch owns only what it changes. A server-side apply would own the name of each webhook, too, and with it the webhook: when
+/// whoever has applied the configuration server-side leaves one out later, as an upgrade by Helm 4 may, the API server would keep
+/// a name and a `caBundle` of it, find that invalid, and refuse the whole upgrade.
 const MANAGER: &str = "sluicegate-certs";
 
 /// How long after a write the next one may follow, where somebody else writes something different again and again: at first and
@@ -32,8 +37,8 @@ pub(super) struct CaBundle {
     seen: Seen,
     /// The CAs that every webhook of it trusts, and since when this replica has seen that.
     trusted: Vec<(Authority, Instant)>,
-    /// Which bundle was in place on which object.
-    in_place: Option<(String, String)>,
+    /// Which bundle was in place on which object, and in which of its webhooks.
+    in_place: Option<(String, String, BTreeSet<String>)>,
     /// When it was written last, and how long the next write waits after that.
     written: Option<(Instant, Duration)>,
     was_missed: bool,
@@ -44,9 +49,10 @@ enum Seen {
     Nothing,
     /// Nobody asks, since then: there is no such object, or no webhook in it.
     Nobody(Instant),
+    /// Each with its name and its bundle.
     Webhooks {
         uid: String,
-        bundles: Vec<Vec<u8>>,
+        bundles: Vec<(String, Vec<u8>)>,
     },
 }
 
@@ -88,12 +94,12 @@ impl CaBundle {
             self.trusted.clear();
             return;
         }
-        let bundles = webhooks.iter().map(|own| match &own.client_config.ca_bundle {
-            Some(bundle) => bundle.0.clone(),
-            None => Vec::new(),
+        let bundles = webhooks.iter().map(|own| {
+            let bundle = own.client_config.ca_bundle.as_ref();
+            (own.name.clone(), bundle.map(|own| own.0.clone()).unwrap_or_default())
         });
         let bundles = bundles.collect::<Vec<_>>();
-        let mut all = bundles.iter().map(|own| Authority::all_in(own));
+        let mut all = bundles.iter().map(|(_, own)| Authority::all_in(own));
         let mut common = all.next().unwrap_or_default();
         for other in all {
             common.retain(|own| other.contains(own));
@@ -120,18 +126,31 @@ impl CaBundle {
     /// The CAs that some webhook trusts and that the gate has made: replicas may still serve what they have signed.
     pub(super) fn own_authorities(&self) -> Vec<Authority> {
         let Seen::Webhooks { bundles, .. } = &self.seen else { return Vec::new() };
-        let all = bundles.iter().flat_map(|own| Authority::all_in(own));
+        let all = bundles.iter().flat_map(|(_, own)| Authority::all_in(own));
         all.filter(Authority::is_own).collect()
     }
 
     /// Whether some webhook has another bundle, and it is time to do something about that. Notes what is in place.
     pub(super) fn wants(&mut self, bundle: &str) -> bool {
         let Seen::Webhooks { uid, bundles } = &self.seen else { return false };
-        if bundles.iter().all(|own| own == bundle.as_bytes()) {
-            self.in_place = Some((uid.clone(), bundle.to_owned()));
+        if bundles.iter().all(|(_, own)| own == bundle.as_bytes()) {
+            let names = bundles.iter().map(|(name, _)| name.clone()).collect();
+            self.in_place = Some((uid.clone(), bundle.to_owned(), names));
             return false;
         }
         self.written.is_none_or(|(at, pause)| at.elapsed() >= pause)
+    }
+
+    /// Whether putting this bundle in place puts back what had been there; `None` where it is in place.
+    fn would_repair(&self, bundle: &str) -> Option<bool> {
+        let Seen::Webhooks { uid, bundles } = &self.seen else { return None };
+        let others = bundles.iter().filter(|(_, own)| own != bundle.as_bytes());
+        let others = others.map(|(name, _)| name).collect::<Vec<_>>();
+        // A webhook that is new is none that somebody has changed.
+        let had_it = self.in_place.as_ref().is_some_and(|(on, own, names)| {
+            on == uid && own == bundle && others.iter().any(|&name| names.contains(name))
+        });
+        (!others.is_empty()).then_some(had_it)
     }
 
     /// Puts this bundle into every webhook, and touches nothing else; whether that put back what had been there before.
@@ -140,32 +159,28 @@ impl CaBundle {
     /// When the API server does not answer, does not allow it, or somebody else was faster.
     pub(super) async fn put(&mut self, bundle: &str) -> Result<bool, kube::Error> {
         let pause = match self.written {
-            Some((at, pause)) if at.elapsed() < PEACE => (pause * 2).min(PAUSE.1),
+            Some((at, pause)) if at.elapsed() < PEACE => (pause * 3 / 2).min(PAUSE.1),
             _ => PAUSE.0,
         };
         self.written = Some((Instant::now(), pause));
-        // Read again: an apply would make the object anew if it were gone, so it names the one that was read.
+        // Read again: the patch is for the object, and the webhooks, that are there now.
         let stored = self.api.get_opt(&self.name).await?;
         self.saw(stored.as_ref());
-        let Some(stored) = stored else { return Ok(false) };
-        let Seen::Webhooks { uid, bundles } = &self.seen else { return Ok(false) };
-        if bundles.iter().all(|own| own == bundle.as_bytes()) {
+        let (Some(stored), Some(is_repair)) = (stored, self.would_repair(bundle)) else {
             return Ok(false);
-        }
-        let is_repair = self.in_place.as_ref().is_some_and(|(on, own)| on == uid && own == bundle);
+        };
         let value = k8s_openapi::ByteString(bundle.as_bytes().to_vec());
         let webhooks = stored.webhooks.iter().flatten();
         let webhooks = webhooks
             .map(|own| json!({"name": own.name, "clientConfig": {"caBundle": value}}))
             .collect::<Vec<_>>();
         let patch = json!({
-            "apiVersion": "admissionregistration.k8s.io/v1",
-            "kind": "ValidatingWebhookConfiguration",
-            "metadata": {"name": self.name, "uid": uid, "resourceVersion": stored.metadata.resource_version},
+            "metadata": {"uid": stored.metadata.uid, "resourceVersion": stored.metadata.resource_version},
             "webhooks": webhooks,
         });
-        let params = PatchParams::apply(MANAGER).force();
-        let written = self.api.patch(&self.name, &params, &Patch::Apply(&patch)).await?;
+        let params =
+            PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
+        let written = self.api.patch(&self.name, &params, &Patch::Strategic(&patch)).await?;
         self.saw(Some(&written));
         let webhooks = webhooks.len();
         if is_repair {

@@ -1,34 +1,19 @@
 //! What a release of the chart has put into the cluster.
 
-use std::fs;
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use crate::cluster::{Image, Node};
+use crate::cluster::{Node, built};
 use crate::harness::registration::Probe;
 use crate::harness::{Kubectl, Result, eventually};
 use crate::helm::NAMESPACE;
 
 const SOON: Duration = Duration::from_secs(120);
 
-/// As the chart names it.
-const REPOSITORY: &str = "ghcr.io/sluicegate/sluicegate";
-
 const SELECTOR: &str = "app.kubernetes.io/instance=sluicegate,app.kubernetes.io/component=gate";
 
 /// Lets the node's Pods use what `make image` built, under the name that the chart gives it.
 pub(crate) fn import_image(node: &Node) -> Result {
-    let name = format!("{REPOSITORY}:{}", env!("CARGO_PKG_VERSION"));
-    node.import_image(&Image { name: &name, program: &program()?, arguments: &[] })
-}
-
-fn program() -> Result<PathBuf> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let path = root.join("target/image/sluicegate");
-    match fs::exists(&path)? {
-        true => Ok(path),
-        false => Err(format!("{} is missing: run `make image`", path.display()).into()),
-    }
+    node.import_archive(&built("image/sluicegate.tar", "make image")?)
 }
 
 /// The gate of a release.

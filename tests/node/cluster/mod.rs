@@ -15,6 +15,7 @@ mod app;
 mod argo;
 mod audit;
 mod flagger;
+mod freshness;
 mod gate;
 // Those of a release say more of themselves.
 #[allow(dead_code)]
@@ -26,7 +27,7 @@ mod plane;
 mod recording;
 mod runtime;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::thread;
@@ -40,6 +41,7 @@ pub(crate) use self::app::App;
 pub(crate) use self::argo::{Argo, Demo, Mode, Plan};
 pub(crate) use self::audit::{Audit, Write};
 pub(crate) use self::flagger::{Flagger, Podinfo, weights};
+pub(crate) use self::freshness::built;
 pub(crate) use self::gate::Gate;
 pub(crate) use self::image::Image;
 pub(crate) use self::namespaces::Namespaces;
@@ -145,6 +147,15 @@ impl Node {
     #[allow(dead_code, reason = "only the chart's tests, which share this, crash a single Pod")]
     pub(crate) fn crash(&self, pod: &str) -> Result {
         self.runtime.crash(&self.namespaces, pod)
+    }
+
+    /// The same for an OCI archive; what it holds says how it is called.
+    #[allow(
+        dead_code,
+        reason = "only the chart's tests, which share this, run what `make image` built"
+    )]
+    pub(crate) fn import_archive(&self, archive: &Path) -> Result {
+        self.runtime.import_archive(&self.namespaces, archive)
     }
 
     /// The gate with this many replicas, registered as the manual says.

@@ -63,10 +63,13 @@ impl Runtime {
     pub(super) fn import(&self, namespaces: &Namespaces, image: &Image<'_>) -> Result {
         let name = image.name.replace(['/', ':'], "-");
         let file: PathBuf = self.sandbox.write(&format!("{name}.tar"), image.archive()?)?;
-        let path = file.display().to_string();
-        let imported = self.ctr(namespaces, &["images", "import", &path]);
+        let imported = self.import_archive(namespaces, &file);
         std::fs::remove_file(&file)?;
-        imported?;
+        imported
+    }
+
+    pub(super) fn import_archive(&self, namespaces: &Namespaces, archive: &Path) -> Result {
+        self.ctr(namespaces, &["images", "import", &archive.display().to_string()])?;
         Ok(())
     }
 
