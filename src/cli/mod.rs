@@ -4,6 +4,7 @@
 //! `self-test` and `unregister`: 1 it did not succeed.
 
 mod caller;
+mod certificates;
 mod check;
 mod demo;
 mod mesh;
@@ -33,9 +34,9 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Verb {
     /// Serve the webhook.
-    Serve(serve::Serve),
+    Serve(Box<serve::Serve>),
     /// Judge VirtualServices and DestinationRules in files, without a cluster.
-    Check(check::Check),
+    Check(Box<check::Check>),
     /// Start the real server with an example world and show what it refuses and what it never refuses.
     Demo(demo::Demo),
     /// List the rules, or print one rule's manual.

@@ -7,6 +7,8 @@
 //! **Invariants.** Reading an object cannot fail, and a delete goes by name. A kind counts as listed only when its first
 //! list is complete. The lock is never held across an await.
 
+mod ca_bundle;
+mod certificates;
 mod client;
 mod feed;
 mod files;
@@ -26,6 +28,7 @@ mod watch;
 mod watched;
 mod yaml;
 
+pub use certificates::{CertificateKeeper, SelfManaged};
 pub use client::{ClientError, client};
 pub use feed::{Feed, Next};
 pub use files::{Document, FileError, load, parse};

@@ -2,6 +2,7 @@
 //! command line.
 
 mod bounded;
+mod certificates;
 mod check;
 mod connections;
 mod controllers;
@@ -12,6 +13,7 @@ mod destination_rules;
 mod discovery;
 mod history;
 mod house;
+mod image;
 mod oracle;
 mod policy_schema;
 mod properties;

@@ -22,7 +22,7 @@ const ISTIO_CRDS: &str = "istio-crds.yaml";
 pub(crate) const GATE_LABEL: &str = "e2e.sluicegate.dev/gate";
 
 /// The user that the gates connect as.
-pub(super) const GATE_USER: &str = "sluicegate";
+pub(crate) const GATE_USER: &str = "sluicegate";
 
 /// The gate's own namespace, as the manual calls it.
 pub(super) const HOME: &str = "sluicegate-system";

@@ -2,6 +2,7 @@
 
 mod argo;
 mod bookinfo;
+mod certificates;
 mod definitions;
 mod deliveries;
 mod failure;
@@ -12,6 +13,7 @@ mod lifecycle;
 mod references;
 mod registered;
 mod rollback;
+mod rotation;
 mod shift;
 
 use crate::harness::{Result, Stage};
@@ -32,6 +34,8 @@ pub(crate) fn all() -> impl Iterator<Item = Scenario> {
         installation::ALL,
         argo::ALL,
         deliveries::ALL,
+        certificates::ALL,
+        rotation::ALL,
         lifecycle::ALL,
     ]
     .into_iter()

@@ -1,17 +1,26 @@
 //! Container images without a daemon: one static file as an OCI archive, the same bytes for the same file.
+//!
+//! Source of the formats: the OCI image specification 1.1, image-layout.md, config.md and annotations.md.
 
 use std::collections::BTreeMap;
+use std::error::Error;
 use std::fs;
+use std::io::Write;
 use std::path::Path;
-use std::process::Command;
 
 use aws_lc_rs::digest::{SHA256, digest};
+use flate2::{Compression, GzBuilder};
 use serde_json::{Value, json};
 
-use crate::harness::Result;
+pub(crate) type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 
 /// Nobody in particular, as in every image without a shell.
-const USER: &str = "65532:65532";
+pub(crate) const USER: &str = "65532:65532";
+
+const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
+const LAYER: &str = "application/vnd.oci.image.layer.v1.tar";
 
 /// An image that consists of one program.
 pub(crate) struct Image<'a> {
@@ -23,28 +32,70 @@ pub(crate) struct Image<'a> {
     pub(crate) arguments: &'a [&'a str],
 }
 
+/// What is said about an image that is published, and nothing about one for a test.
+#[derive(Default)]
+pub(crate) struct About {
+    /// `org.opencontainers.image.*` and what else an image is labelled with.
+    pub(crate) labels: BTreeMap<String, String>,
+    /// When its sources were written (RFC 3339); the time of the build would make each build another image.
+    pub(crate) created: Option<String>,
+    /// Whether the layer is compressed: less to pull, and nothing left to compress for a tool that pushes it, which would change
+    /// its digest.
+    pub(crate) is_compressed: bool,
+}
+
+/// An OCI image layout as a tar archive, as `ctr images import` and `skopeo` take it.
+pub(crate) struct Archive {
+    pub(crate) bytes: Vec<u8>,
+    /// Of the manifest, `sha256:...`: what a registry calls the image.
+    pub(crate) digest: String,
+}
+
 impl Image<'_> {
-    /// An OCI image layout as a tar archive, as `ctr images import` and `skopeo` take it.
     pub(crate) fn archive(&self) -> Result<Vec<u8>> {
+        Ok(self.publish(&About::default())?.bytes)
+    }
+
+    pub(crate) fn publish(&self, about: &About) -> Result<Archive> {
         let file = self.program.file_name().and_then(|name| name.to_str()).ok_or("no file name")?;
         let content = fs::read(self.program)
             .map_err(|error| format!("reading {}: {error}", self.program.display()))?;
-        let layer = tar(&[(file.to_owned(), &content, 0o755)])?;
-        let config = json!({
+        let plain = tar(&[(file.to_owned(), &content, 0o755)])?;
+        // Of the layer as it is when it is unpacked.
+        let diff_id = sha256(&plain);
+        let (kind, layer) = if about.is_compressed {
+            (format!("{LAYER}+gzip"), gzip(&plain)?)
+        } else {
+            (LAYER.to_owned(), plain)
+        };
+        let mut config = json!({
             "architecture": architecture(), "os": "linux",
             "config": { "User": USER, "Entrypoint": [format!("/{file}")], "Cmd": self.arguments },
-            "rootfs": { "type": "layers", "diff_ids": [sha256(&layer)] },
+            "rootfs": { "type": "layers", "diff_ids": [diff_id] },
         });
+        if !about.labels.is_empty() {
+            config["config"]["Labels"] = json!(about.labels);
+        }
+        if let Some(created) = &about.created {
+            config["created"] = json!(created);
+        }
         let config = config.to_string().into_bytes();
-        let manifest = json!({
-            "schemaVersion": 2, "mediaType": "application/vnd.oci.image.manifest.v1+json",
-            "config": blob("application/vnd.oci.image.config.v1+json", &config),
-            "layers": [blob("application/vnd.oci.image.layer.v1.tar", &layer)],
+        let mut manifest = json!({
+            "schemaVersion": 2, "mediaType": MANIFEST,
+            "config": blob(CONFIG, &config), "layers": [blob(&kind, &layer)],
         });
+        if !about.labels.is_empty() {
+            manifest["annotations"] = json!(about.labels);
+        }
         let manifest = manifest.to_string().into_bytes();
-        let mut entry = blob("application/vnd.oci.image.manifest.v1+json", &manifest);
-        entry["annotations"] = json!({ "io.containerd.image.name": self.name });
-        let index = json!({ "schemaVersion": 2, "manifests": [entry] }).to_string();
+        let mut entry = blob(MANIFEST, &manifest);
+        entry["platform"] = json!({ "architecture": architecture(), "os": "linux" });
+        entry["annotations"] = json!({
+            "io.containerd.image.name": self.name,
+            "org.opencontainers.image.ref.name": self.name.rsplit(':').next(),
+        });
+        let index = json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": [entry] });
+        let index = index.to_string();
         let mut files = BTreeMap::new();
         for content in [&layer, &config, &manifest] {
             files.insert(format!("blobs/sha256/{}", hex(content)), content.as_slice());
@@ -53,11 +104,12 @@ impl Image<'_> {
         files.insert("oci-layout".to_owned(), br#"{"imageLayoutVersion":"1.0.0"}"#);
         let files: Vec<_> =
             files.into_iter().map(|(name, content)| (name, content, 0o644)).collect();
-        tar(&files)
+        Ok(Archive { bytes: tar(&files)?, digest: sha256(&manifest) })
     }
 }
 
-fn architecture() -> &'static str {
+/// As Go and so every container runtime calls the architecture that this was compiled for.
+pub(crate) fn architecture() -> &'static str {
     match std::env::consts::ARCH {
         "x86_64" => "amd64",
         "aarch64" => "arm64",
@@ -75,6 +127,15 @@ fn sha256(content: &[u8]) -> String {
 
 fn hex(content: &[u8]) -> String {
     digest(&SHA256, content).as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// No time, no name, no system in the header. The version of the compressor is fixed by Cargo.lock.
+fn gzip(content: &[u8]) -> Result<Vec<u8>> {
+    const UNKNOWN_SYSTEM: u8 = 255;
+    let builder = GzBuilder::new().mtime(0).operating_system(UNKNOWN_SYSTEM);
+    let mut encoder = builder.write(Vec::new(), Compression::best());
+    encoder.write_all(content)?;
+    Ok(encoder.finish()?)
 }
 
 /// Files with their modes, in the ustar format: no owner, no time, so that nothing but the content counts.
@@ -109,44 +170,4 @@ fn tar<C: AsRef<[u8]>>(files: &[(String, C, u32)]) -> Result<Vec<u8>> {
     }
     archive.resize(archive.len() + 2 * BLOCK, 0);
     Ok(archive)
-}
-
-/// The same program makes the same image, whenever and wherever it was built; and others can read it.
-pub(crate) fn is_its_program() -> Result {
-    let archive = |folder: &Path| -> Result<Vec<u8>> {
-        let program = folder.join("program");
-        fs::write(&program, "not much")?;
-        Image { name: "example.com/program:1", program: &program, arguments: &["serve"] }.archive()
-    };
-    let (here, there) = (tempfile::tempdir()?, tempfile::tempdir()?);
-    let image = archive(here.path())?;
-    if archive(there.path())? != image {
-        return Err("two images of one program".into());
-    }
-    let unpacked = here.path().join("image");
-    fs::create_dir(&unpacked)?;
-    let file = here.path().join("image.tar");
-    fs::write(&file, image)?;
-    untar(&file, &unpacked)?;
-    let read = |path: &str| -> Result<Value> {
-        Ok(serde_json::from_slice(&fs::read(unpacked.join(path))?)?)
-    };
-    let path = |blob: &Value| {
-        blob["digest"].as_str().unwrap_or_default().replace("sha256:", "blobs/sha256/")
-    };
-    let manifest = read(&path(&read("index.json")?["manifests"][0]))?;
-    untar(&unpacked.join(path(&manifest["layers"][0])), &unpacked)?;
-    let config = read(&path(&manifest["config"]))?;
-    if fs::read(unpacked.join("program"))? != b"not much"
-        || config["config"]["Entrypoint"] != json!(["/program"])
-        || config["rootfs"]["diff_ids"][0] != manifest["layers"][0]["digest"]
-    {
-        return Err(format!("{manifest}, {config}").into());
-    }
-    Ok(())
-}
-
-fn untar(file: &Path, folder: &Path) -> Result {
-    let status = Command::new("tar").arg("-xf").arg(file).arg("-C").arg(folder).status()?;
-    if status.success() { Ok(()) } else { Err(format!("tar: {status}").into()) }
 }
