@@ -40,13 +40,14 @@ test-cluster: platform platform-node static
 platform-node:
 	tests/platform/build.sh --node
 
-## test-chart: the chart as Helm renders it, and its ValidatingAdmissionPolicies beside the rules on a real API server
-test-chart: platform platform-chart
-	cargo test --locked --test twin -- --include-ignored --nocapture
-
 ## platform-chart: both Helms and what judges the chart, from source; checkov from PyPI; into target/platform
 platform-chart:
 	tests/platform/build.sh --chart
+
+## test-chart: the chart, rendered by both Helms, checked against a real API server and judged; its admission policies beside the rules
+test-chart: platform platform-chart
+	cargo test --locked --test chart -- --include-ignored
+	cargo test --locked --test twin -- --include-ignored
 
 ## static: sluicegate as one file that needs nothing else, for images without a base
 static:

@@ -20,5 +20,6 @@ mod re2;
 mod recorded;
 mod sidecars;
 mod traps;
+mod values;
 mod virtual_services;
 mod waypoints;

@@ -277,7 +277,6 @@ if [ "$part" = mesh ]; then
 fi
 
 if [ "$part" = chart ]; then
-  checkov
   crds=github.com/prometheus-operator/prometheus-operator//example/prometheus-operator-crd/monitoring.coreos.com
   component prometheus-operator \
     service-monitor-crd.yaml=${crds}_servicemonitors.yaml \
@@ -295,6 +294,7 @@ if [ "$part" = chart ]; then
   minor=$(awk '$1 == "k8s.io/client-go" { split($2, part, "."); print part[2] }' "$here/helm3/go.mod")
   ldflags="$ldflags -X helm.sh/helm/v3/pkg/chartutil.k8sVersionMajor=1 -X helm.sh/helm/v3/pkg/chartutil.k8sVersionMinor=$minor"
   component helm3 helm3=helm.sh/helm/v3/cmd/helm
+  checkov
   exit
 fi
 

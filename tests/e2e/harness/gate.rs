@@ -103,6 +103,12 @@ impl Gate {
         self.port
     }
 
+    /// Where /metrics answers.
+    #[allow(dead_code)] // The chart's tests ask for it.
+    pub(crate) fn status_port(&self) -> u16 {
+        self.status_port
+    }
+
     /// How the API server reaches this gate for the namespaces with this label; writes wait for it.
     pub(crate) fn registration(&self, plane: &ControlPlane, label: &str) -> Registration {
         Registration {
