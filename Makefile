@@ -2,7 +2,7 @@
 
 HOST = $(shell rustc -vV | sed -n 's/^host: //p')
 
-.PHONY: demo demo-mesh test test-mesh test-cluster test-chart comparison platform platform-mesh platform-node platform-chart static release image lint bench
+.PHONY: demo demo-mesh test test-mesh test-cluster test-chart comparison platform platform-mesh platform-node platform-chart static release image sbom lint bench
 
 ## demo: the gate refusing incidents over real HTTPS, with an example world
 demo:
@@ -78,6 +78,14 @@ image: release
 	  target/$(HOST)/release/sluicegate target/image/sluicegate.tar \
 	  --name "$(IMAGE)" --tag "$(TAG)" --source "$(SOURCE)" --revision "$(REVISION)" \
 	  --without "$(CURDIR)/" --without "$(HOME)/" --without "$(CARGO_HOME)/"
+
+## sbom: what the release is made of, as CycloneDX; builds cargo-cyclonedx once
+sbom:
+	test -x target/tools/bin/cargo-cyclonedx || cargo install --quiet --locked --root target/tools --version 0.5.9 cargo-cyclonedx
+	@mkdir -p target/image
+	SOURCE_DATE_EPOCH=$(SOURCE_DATE_EPOCH) target/tools/bin/cargo-cyclonedx cyclonedx --format json --spec-version 1.5 \
+	  --describe binaries --no-build-deps --target $(HOST) --override-filename sluicegate.cdx
+	mv sluicegate.cdx.json target/image/sluicegate.cdx.json
 
 ## lint: format, lints and docs as CI wants them
 lint:

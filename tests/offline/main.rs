@@ -23,3 +23,4 @@ mod traps;
 mod values;
 mod virtual_services;
 mod waypoints;
+mod workflows;
