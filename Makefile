@@ -84,8 +84,9 @@ sbom:
 	test -x target/tools/bin/cargo-cyclonedx || cargo install --quiet --locked --root target/tools --version 0.5.9 cargo-cyclonedx
 	@mkdir -p target/image
 	SOURCE_DATE_EPOCH=$(SOURCE_DATE_EPOCH) target/tools/bin/cargo-cyclonedx cyclonedx --format json --spec-version 1.5 \
-	  --describe binaries --no-build-deps --target $(HOST) --override-filename sluicegate.cdx
-	mv sluicegate.cdx.json target/image/sluicegate.cdx.json
+	  --no-build-deps --target $(HOST) --override-filename sluicegate.cdx
+	sed 's|path+file://$(CURDIR)|path+file:///sluicegate|g' sluicegate.cdx.json > target/image/sluicegate.cdx.json
+	rm sluicegate.cdx.json
 
 ## lint: format, lints and docs as CI wants them
 lint:
