@@ -2,7 +2,7 @@
 
 HOST = $(shell rustc -vV | sed -n 's/^host: //p')
 
-.PHONY: demo demo-mesh test test-mesh test-cluster test-chart comparison platform platform-mesh platform-node platform-chart static release image lint bench
+.PHONY: demo demo-mesh test test-mesh test-cluster test-chart comparison platform platform-mesh platform-node platform-chart static release image sbom lint bench
 
 ## demo: the gate refusing incidents over real HTTPS, with an example world
 demo:
@@ -42,17 +42,16 @@ test-cluster: platform platform-node static
 platform-node:
 	tests/platform/build.sh --node
 
-## test-chart: the chart as Helm renders it, and its ValidatingAdmissionPolicies beside the rules on a real API server
-test-chart: platform platform-chart
-	cargo test --locked --test twin -- --include-ignored --nocapture
-
 ## platform-chart: both Helms and what judges the chart, from source; checkov from PyPI; into target/platform
 platform-chart:
 	tests/platform/build.sh --chart
 
-## test-chart: the chart, rendered by both Helms, checked against a real API server and judged
-test-chart: platform platform-chart
+## test-chart: the chart, rendered by both Helms, checked against a real API server and judged, its admission policies beside the rules;
+## then installed, changed and removed on a real node, under load; the last needs root
+test-chart: platform platform-node platform-chart image
 	cargo test --locked --test chart -- --include-ignored
+	cargo test --locked --test twin -- --include-ignored
+	cargo test --locked --test install -- --include-ignored
 
 ## static: sluicegate as one file that needs nothing else, for images without a base
 static:
@@ -83,6 +82,15 @@ image: release
 	  target/$(HOST)/release/sluicegate target/image/sluicegate.tar \
 	  --name "$(IMAGE)" --tag "$(TAG)" --source "$(SOURCE)" --revision "$(REVISION)" \
 	  --without "$(CURDIR)/" --without "$(HOME)/" --without "$(CARGO_HOME)/"
+
+## sbom: what the release is made of, as CycloneDX; builds cargo-cyclonedx once
+sbom:
+	test -x target/tools/bin/cargo-cyclonedx || cargo install --quiet --locked --root target/tools --version 0.5.9 cargo-cyclonedx
+	@mkdir -p target/image
+	SOURCE_DATE_EPOCH=$(SOURCE_DATE_EPOCH) target/tools/bin/cargo-cyclonedx cyclonedx --format json --spec-version 1.5 \
+	  --no-build-deps --target $(HOST) --override-filename sluicegate.cdx
+	sed 's|path+file://$(CURDIR)|path+file:///sluicegate|g' sluicegate.cdx.json > target/image/sluicegate.cdx.json
+	rm sluicegate.cdx.json
 
 ## lint: format, lints and docs as CI wants them
 lint:

@@ -38,7 +38,7 @@ pub(super) struct Serve {
     #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:8080")]
     status_listen: SocketAddr,
     #[command(flatten)]
-    certificate: CertificateArguments,
+    certificate: Box<CertificateArguments>,
     /// How to reach the API server; without it as kubectl would, or as a Pod does.
     #[arg(long, value_name = "FILE", conflicts_with = "world")]
     kubeconfig: Option<PathBuf>,

@@ -13,6 +13,7 @@ use kube::{Api, Client};
 use serde_json::json;
 use tracing::{info, warn};
 
+use super::watched::version;
 use crate::certs::authority::Authority;
 use crate::certs::plan::Trust;
 
@@ -35,6 +36,8 @@ pub(super) struct CaBundle {
     api: Api<ValidatingWebhookConfiguration>,
     name: String,
     seen: Seen,
+    /// The resourceVersion of what was seen; a watch may bring an older one later.
+    version: u64,
     /// The CAs that every webhook of it trusts, and since when this replica has seen that.
     trusted: Vec<(Authority, Instant)>,
     /// Which bundle was in place on which object, and in which of its webhooks.
@@ -62,6 +65,7 @@ impl CaBundle {
             api: Api::all(client),
             name: name.to_owned(),
             seen: Seen::Nothing,
+            version: 0,
             trusted: Vec::new(),
             in_place: None,
             written: None,
@@ -79,6 +83,14 @@ impl CaBundle {
 
     /// Takes in what the object is now.
     pub(super) fn saw(&mut self, object: Option<&ValidatingWebhookConfiguration>) {
+        let of = |own: &ValidatingWebhookConfiguration| {
+            version(own.metadata.resource_version.as_deref())
+        };
+        let known = std::mem::replace(&mut self.version, object.map_or(0, of));
+        if object.is_some() && self.version < known {
+            self.version = known;
+            return;
+        }
         if object.is_none() && !self.was_missed {
             info!(
                 webhook_configuration = self.name,

@@ -29,6 +29,7 @@ use tracing::{info, warn};
 use super::ca_bundle::CaBundle;
 use super::client::said;
 use super::lease::Lease;
+use super::watched::version;
 use crate::certs::authority::Authority;
 use crate::certs::kept::Kept;
 use crate::certs::plan::{self, Durations, Step};
@@ -60,8 +61,7 @@ pub struct SelfManaged {
     pub durations: Durations,
 }
 
-/// Looks after the certificates of all replicas, and serves them in this one.
-#[derive(Debug)]
+/// Looks after the certificates of all replicas, and serves them in this one. Its text shows no key.
 pub struct CertificateKeeper {
     settings: SelfManaged,
     api: Api<Secret>,
@@ -82,6 +82,14 @@ pub struct CertificateKeeper {
     /// No attempt before this time.
     rest: Option<Instant>,
     complaints: BTreeMap<&'static str, String>,
+}
+
+impl std::fmt::Debug for CertificateKeeper {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("CertificateKeeper")
+            .field("settings", &self.settings)
+            .finish_non_exhaustive()
+    }
 }
 
 /// The API server's clock: what is signed must be valid for API servers, whatever the clock of this machine says.
@@ -172,7 +180,14 @@ impl CertificateKeeper {
                 if secret.is_none() && self.stored.is_none() {
                     info!(secret = %self.place(), "there is no such Secret yet; the holder of the Lease makes it");
                 }
-                self.take(secret);
+                // What this replica has written or read since is newer than what the watch brings now.
+                let is_old = secret.as_ref().is_some_and(|own| {
+                    let known = self.stored.as_ref().and_then(Option::as_ref);
+                    known.is_some_and(|known| resource_version(own) < resource_version(known))
+                });
+                if !is_old {
+                    self.take(secret);
+                }
             }
             Err(error) => self.complain("secret", "get, list and watch on secret", &words(&error)),
         }
@@ -251,7 +266,10 @@ impl CertificateKeeper {
             Err(error) => {
                 let missing = "create on leases, and get and update on lease";
                 self.complain("lease", missing, &error.to_string());
-                self.certificates.self_managed.issue_failures.inc();
+                // Whether anything is due is not known without an answer.
+                if matches!(error, Failure::Api(kube::Error::Api(_))) {
+                    self.certificates.self_managed.issue_failures.inc();
+                }
             }
         }
     }
@@ -260,7 +278,7 @@ impl CertificateKeeper {
     async fn look_after(&mut self) {
         if let Err(failure) = self.do_what_is_due().await {
             self.rest = Some(Instant::now() + AGAIN);
-            if is_conflict(&failure) {
+            if self.is_conflict(&failure) {
                 // Somebody else was faster: what it wrote comes by the watch.
                 self.clock = Clock::default();
                 self.rest = None;
@@ -395,6 +413,14 @@ impl CertificateKeeper {
         Ok((Some(secret), date))
     }
 
+    /// Somebody else has changed, made or removed the object meanwhile.
+    fn is_conflict(&self, failure: &Failure) -> bool {
+        let Failure::Api(kube::Error::Api(status)) = failure else { return false };
+        // Where something was to be made, it is the namespace that is missing.
+        let is_gone = status.code == 404 && matches!(self.stored, Some(Some(_)));
+        status.code == 409 || is_gone
+    }
+
     /// Says once what is the matter.
     fn say(&mut self, failure: &Failure) {
         let reason = match failure {
@@ -437,8 +463,8 @@ impl CertificateKeeper {
     }
 }
 
-fn is_conflict(failure: &Failure) -> bool {
-    matches!(failure, Failure::Api(kube::Error::Api(status)) if matches!(status.code, 404 | 409))
+fn resource_version(secret: &Secret) -> u64 {
+    version(secret.metadata.resource_version.as_deref())
 }
 
 fn words(error: &watcher::Error) -> String {

@@ -24,3 +24,4 @@ mod traps;
 mod values;
 mod virtual_services;
 mod waypoints;
+mod workflows;

@@ -87,6 +87,7 @@ struct Values {
     flow_schema: objects::FlowSchema,
     uninstall: objects::Uninstall,
     self_test: objects::SelfTest,
+    vap: objects::Vap,
     /// Of an umbrella chart: the key of its `condition`, which is not read here.
     enabled: Option<bool>,
     /// Of an umbrella chart: not read here.

@@ -227,3 +227,11 @@ pub(super) struct SelfTest {
     #[schemars(range(min = 1))]
     timeout_seconds: u16,
 }
+
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[allow(dead_code)]
+pub(super) struct Vap {
+    /// ValidatingAdmissionPolicies beside the webhook, for the rules that two objects alone answer.
+    enabled: bool,
+}
