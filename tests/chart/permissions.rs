@@ -14,6 +14,7 @@ pub(crate) fn all() -> Vec<Scenario> {
     vec![
         scenario("the_cluster_role_is_that_of_the_manual_and_of_the_program", what_verdicts_need),
         scenario("the_roles_are_those_of_the_manual", roles_are_those_of_the_manual),
+        scenario("the_roles_of_the_hook_and_the_test_are_those_of_the_manual", roles_of_the_hooks),
         scenario("every_permission_of_the_chart", every_permission),
         scenario("only_reading_has_no_names", only_reading_has_no_names),
         scenario("every_role_is_bound_to_an_account_that_is_there", bindings_fit),
@@ -54,11 +55,28 @@ fn same(what: &str, left: &BTreeSet<String>, right: &BTreeSet<String>) -> Result
         .into())
 }
 
+/// The permissions of all roles of a kind that belong to one of these components, as `namespace: permission`.
+fn of_components(objects: &[Value], kind: &str, components: &[&str]) -> BTreeSet<String> {
+    let is_ours = |own: &&Value| {
+        let component = &own["metadata"]["labels"]["app.kubernetes.io/component"];
+        own["kind"] == kind && components.iter().any(|own| component == own)
+    };
+    objects.iter().filter(is_ours).flat_map(placed).collect()
+}
+
+/// Permissions with the namespace in which they hold.
+fn placed(role: &Value) -> Vec<String> {
+    let namespace = role["metadata"]["namespace"].as_str().unwrap_or("everywhere").to_owned();
+    permissions(role).into_iter().map(|own| format!("{namespace}: {own}")).collect()
+}
+
+/// The manual's ClusterRole is that of the verdicts together with what certificates of the gate's own need.
 fn what_verdicts_need(_: &Stage) -> Result {
-    let objects = HELMS[1].objects(&[])?;
+    let objects = HELMS[1].objects(&["--set", "mesh.configAccess=None"])?;
+    let documented: Value = serde_saphyr::from_str(manual("ClusterRole")?)?;
+    let granted = of_components(&objects, "ClusterRole", &["gate"]);
+    same("the chart and docs/webhook.md", &granted, &placed(&documented).into_iter().collect())?;
     let granted = permissions(one(&objects, "ClusterRole", "sluicegate")?);
-    let documented = permissions(&serde_saphyr::from_str(manual("ClusterRole")?)?);
-    same("the chart and docs/webhook.md", &granted, &documented)?;
     let used = cluster::RESOURCES.iter().flat_map(|own| {
         ["get", "list", "watch"].map(|verb| format!("{verb} {}.{} *", own.plural, own.group))
     });
@@ -68,24 +86,23 @@ fn what_verdicts_need(_: &Stage) -> Result {
 /// The manual shows Roles of the gate's namespace and of istiod's; together the chart has the same.
 fn roles_are_those_of_the_manual(_: &Stage) -> Result {
     let objects = HELMS[1].objects(&["--set", "mesh.configAccess=Namespace"])?;
-    let role = |object: &Value| {
-        let namespace = object["metadata"]["namespace"].as_str().unwrap_or("?");
-        permissions(object).into_iter().map(|own| format!("{namespace}: {own}")).collect::<Vec<_>>()
-    };
-    let is_ours = |own: &&Value| {
-        own["kind"] == "Role" && own["metadata"]["labels"]["app.kubernetes.io/component"] == "gate"
-    };
-    let granted = objects.iter().filter(is_ours).flat_map(role).collect::<BTreeSet<_>>();
     let mut documented = BTreeSet::new();
     for text in manuals("Role") {
-        documented.extend(role(&serde_saphyr::from_str(text)?));
+        documented.extend(placed(&serde_saphyr::from_str(text)?));
     }
-    // What only the chart's own certificates need has a page of its own.
-    let certificates =
-        |own: &String| own.contains("sluicegate-certs") || own.contains("create secrets");
-    let granted = granted.into_iter().filter(|own| !certificates(own)).collect();
-    let documented = documented.into_iter().filter(|own| !certificates(own)).collect();
-    same("the chart and docs/webhook.md", &granted, &documented)
+    same("the chart and docs/webhook.md", &of_components(&objects, "Role", &["gate"]), &documented)
+}
+
+/// The manual has one role for the hook and the test, the chart one for each.
+fn roles_of_the_hooks(_: &Stage) -> Result {
+    let objects = HELMS[1].objects(&[])?;
+    let role = manuals("ClusterRole").find(|text| text.contains("sluicegate-hooks"));
+    let documented = permissions(&serde_saphyr::from_str(role.ok_or("sluicegate-hooks")?)?);
+    let hooks = ["self-test", "unregister"];
+    let granted = of_components(&objects, "ClusterRole", &hooks).into_iter();
+    let granted = granted.chain(of_components(&objects, "Role", &hooks));
+    let granted = granted.filter_map(|own| Some(own.split_once(": ")?.1.to_owned()));
+    same("the chart and docs/webhook.md", &granted.collect(), &documented)
 }
 
 /// The whole list for the defaults, so that a new permission is seen in a review.

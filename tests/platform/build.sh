@@ -149,7 +149,7 @@ checkov() {
   say "checkov: fetching"
   unfinished=$out/.checkov.$$
   mkdir -p "$unfinished.d"
-  if ! python3 -m pip install --quiet --disable-pip-version-check --root-user-action ignore --only-binary :all: --no-compile \
+  if ! python3 -m pip install --quiet --disable-pip-version-check --root-user-action ignore --only-binary :all: --no-compile --no-deps \
     --require-hashes --requirement "$pin" --target "$unfinished.d"; then
     say "checkov: the download failed; it needs Python 3.10 or newer" >&2
     exit 1
