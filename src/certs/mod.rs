@@ -1,8 +1,15 @@
 //! The serving certificate: where it comes from, that it can be used, and how it is replaced while connections are open.
 //!
+//! It comes from [`files`], is made on the spot ([`self_signed`]), or is looked after by the gate itself: [`authority`] makes and
+//! reads certificates, [`kept`] is what a Secret holds of them, [`plan`] says when which is replaced. Talking to the API server is
+//! the cluster's part.
+//!
 //! A connection asks for the configuration once, when it begins; a rotation changes what the next one gets and disturbs none.
 
+pub mod authority;
 pub mod files;
+pub mod kept;
+pub mod plan;
 pub mod self_signed;
 
 use std::sync::Arc;
@@ -54,7 +61,10 @@ pub enum CertificateError {
     Pair(rustls::Error),
     /// No new pair could be made.
     #[error("no certificate could be made: {0}")]
-    Issue(rcgen::Error),
+    Issue(#[from] rcgen::Error),
+    /// There is nothing to sign with.
+    #[error("no certificate could be made: no CA is there to sign it")]
+    NoAuthority,
 }
 
 /// A certificate that is ready to be served.
@@ -70,23 +80,60 @@ pub struct Certificates {
     loaded: ArcSwapOption<Loaded>,
     expiry: IntGauge,
     failures: IntCounter,
+    /// What happens to certificates that the gate looks after itself.
+    pub self_managed: SelfManagedMetrics,
+}
+
+/// The metrics about certificates that the gate makes for itself; all 0 where others make them.
+#[derive(Debug)]
+pub struct SelfManagedMetrics {
+    /// When the CA of the serving certificate ends, in seconds since 1970.
+    pub ca_expiry: IntGauge,
+    /// How often this replica replaced the leaf of all replicas.
+    pub rotations: IntCounter,
+    /// How often this replica could not do what was due.
+    pub issue_failures: IntCounter,
+    /// How often this replica put back a `caBundle` that somebody had changed.
+    pub bundle_repairs: IntCounter,
+}
+
+fn gauge(name: &str, help: &str) -> IntGauge {
+    IntGauge::new(name, help).expect("a constant name that Prometheus takes")
+}
+
+fn counter(name: &str, help: &str) -> IntCounter {
+    IntCounter::new(name, help).expect("a constant name that Prometheus takes")
 }
 
 impl Default for Certificates {
     fn default() -> Self {
-        let expiry = IntGauge::new(
+        let expiry = gauge(
             "sluicegate_certificate_expiry_timestamp_seconds",
             "When the serving certificate ends, in seconds since 1970; 0 while there is none.",
         );
-        let failures = IntCounter::new(
+        let failures = counter(
             "sluicegate_certificate_reload_failures_total",
-            "How often the certificate's files could not be used; the last good pair stays in use.",
+            "How often a replacement of the certificate could not be used; the last good pair stays in use.",
         );
-        Self {
-            loaded: ArcSwapOption::empty(),
-            expiry: expiry.expect("a constant name that Prometheus takes"),
-            failures: failures.expect("a constant name that Prometheus takes"),
-        }
+        let self_managed = SelfManagedMetrics {
+            ca_expiry: gauge(
+                "sluicegate_ca_expiry_timestamp_seconds",
+                "When the CA of a self-managed serving certificate ends, in seconds since 1970; else 0.",
+            ),
+            rotations: counter(
+                "sluicegate_certificate_rotations_total",
+                "How often this replica replaced the self-managed certificate of all replicas.",
+            ),
+            issue_failures: counter(
+                "sluicegate_certificate_issue_failures_total",
+                "How often this replica could not make or keep a certificate, or make it trusted.",
+            ),
+            bundle_repairs: counter(
+                "sluicegate_ca_bundle_repairs_total",
+                "How often this replica put back a caBundle that somebody had changed.",
+            ),
+        };
+        Self { loaded: ArcSwapOption::empty(), expiry, failures, self_managed }
     }
 }
 
@@ -112,14 +159,27 @@ impl Certificates {
         self.loaded.load().as_ref().map(|loaded| loaded.not_after)
     }
 
+    /// A replacement could not be used.
+    pub fn count_failure(&self) {
+        self.failures.inc();
+    }
+
     /// How often a replacement could not be used.
     pub fn failures(&self) -> u64 {
         self.failures.get()
     }
 
     /// Its metrics, for the one registry.
-    pub fn collectors(&self) -> [Box<dyn Collector>; 2] {
-        [Box::new(self.expiry.clone()), Box::new(self.failures.clone())]
+    pub fn collectors(&self) -> [Box<dyn Collector>; 6] {
+        let own = &self.self_managed;
+        [
+            Box::new(self.expiry.clone()),
+            Box::new(self.failures.clone()),
+            Box::new(own.ca_expiry.clone()),
+            Box::new(own.rotations.clone()),
+            Box::new(own.issue_failures.clone()),
+            Box::new(own.bundle_repairs.clone()),
+        ]
     }
 }
 

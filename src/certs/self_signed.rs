@@ -1,16 +1,9 @@
 //! A CA and a serving certificate made on the spot: for a gate without a mounted Secret, for demos and for tests.
 
-use std::time::{Duration, SystemTime};
-
-use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa,
-    Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256,
-};
+use std::time::Duration;
 
 use super::CertificateError;
-
-/// How far back the certificates begin, for clocks that are behind.
-const CLOCK_SKEW: Duration = Duration::from_secs(3600);
+use super::authority::{Authority, Signer};
 
 /// A serving pair and the CA that vouches for it.
 pub struct SelfSigned {
@@ -29,39 +22,18 @@ impl std::fmt::Debug for SelfSigned {
 }
 
 impl SelfSigned {
-    /// Makes an ECDSA P-256 CA and a leaf for these DNS names and IP addresses: a P-256 handshake costs less than half of what
-    /// an RSA one costs.
+    /// Makes a CA and a leaf for these DNS names and IP addresses.
     ///
     /// # Errors
     /// Where a name is neither, or the system has no randomness.
     pub fn generate(names: &[String], valid_for: Duration) -> Result<Self, CertificateError> {
-        Self::issue(names, valid_for).map_err(CertificateError::Issue)
-    }
-
-    fn issue(names: &[String], valid_for: Duration) -> Result<Self, rcgen::Error> {
-        let now = SystemTime::now();
-        let validity = |params: &mut CertificateParams, common_name: &str| {
-            params.not_before = (now - CLOCK_SKEW).into();
-            params.not_after = (now + valid_for).into();
-            params.distinguished_name = DistinguishedName::new();
-            params.distinguished_name.push(DnType::CommonName, common_name);
-        };
-
-        let mut ca = CertificateParams::new(Vec::new())?;
-        validity(&mut ca, "sluicegate self-signed CA");
-        ca.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-        ca.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        let ca_key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
-        let ca_pem = ca.self_signed(&ca_key)?.pem();
-
-        let mut leaf = CertificateParams::new(names)?;
-        validity(&mut leaf, "sluicegate");
-        leaf.is_ca = IsCa::ExplicitNoCa;
-        leaf.use_authority_key_identifier_extension = true;
-        leaf.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        leaf.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-        let leaf_key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
-        let chain_pem = leaf.signed_by(&leaf_key, &Issuer::new(ca, ca_key))?.pem();
-        Ok(Self { ca_pem, chain_pem, key_pem: leaf_key.serialize_pem() })
+        let now = jiff::Timestamp::now().as_second();
+        let signer = Signer::generate(now, valid_for)?;
+        let leaf = signer.sign(names, now, valid_for)?;
+        Ok(Self {
+            ca_pem: Authority::bundle([signer.authority()]),
+            chain_pem: leaf.chain_pem().to_owned(),
+            key_pem: leaf.key_pem().to_owned(),
+        })
     }
 }

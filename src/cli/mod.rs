@@ -1,14 +1,19 @@
 //! The command line: arguments in, one of the verbs, an exit code out.
 //!
-//! Exit codes: 0 admitted, 1 denied, 2 unusable input; of `serve`: 0 told to stop, 1 the cluster cannot be followed any more.
+//! Exit codes: 0 admitted, 1 denied, 2 unusable input; of `serve`: 0 told to stop, 1 the cluster cannot be followed any more; of
+//! `self-test` and `unregister`: 1 it did not succeed.
 
+mod caller;
+mod certificates;
 mod check;
 mod demo;
 mod mesh;
 mod policy;
 mod rules;
 mod schema;
+mod self_test;
 mod serve;
+mod unregister;
 
 use std::process::ExitCode;
 
@@ -29,15 +34,19 @@ struct Arguments {
 #[derive(Debug, Subcommand)]
 enum Verb {
     /// Serve the webhook.
-    Serve(serve::Serve),
+    Serve(Box<serve::Serve>),
     /// Judge VirtualServices and DestinationRules in files, without a cluster.
-    Check(check::Check),
+    Check(Box<check::Check>),
     /// Start the real server with an example world and show what it refuses and what it never refuses.
     Demo(demo::Demo),
     /// List the rules, or print one rule's manual.
     Rules(rules::Rules),
     /// Print a JSON schema, for editors and for Helm.
     Schema(schema::Schema),
+    /// Ask an installed gate what an API server asks, and say whether it answers as it should.
+    SelfTest(self_test::SelfTest),
+    /// Take an installed gate out of the API server's way.
+    Unregister(unregister::Unregister),
 }
 
 /// Runs the command line of this process.
@@ -48,6 +57,8 @@ pub fn main() -> ExitCode {
         Verb::Demo(demo) => demo.run(),
         Verb::Rules(rules) => rules.run(),
         Verb::Schema(schema) => schema.run(),
+        Verb::SelfTest(test) => test.run(),
+        Verb::Unregister(unregister) => unregister.run(),
     };
     outcome.unwrap_or_else(|error| {
         complain(&format!("{error:#}"));

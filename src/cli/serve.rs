@@ -5,7 +5,6 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context as _;
 use clap::{Args, ValueEnum};
 use futures::future::BoxFuture;
 use tokio::signal::unix::{SignalKind, signal};
@@ -13,19 +12,15 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use super::certificates::CertificateArguments;
 use super::mesh::MeshArguments;
-use super::policy;
 use crate::certs::Certificates;
-use crate::certs::files::TlsDir;
-use crate::certs::self_signed::SelfSigned;
 use crate::cluster::{self, Index, Memory, MemoryName, Reading, WatchEnded};
+use crate::policy::Policies;
 use crate::policy::words::list;
 use crate::rules;
-use crate::server::{Config, Gate, Metrics, Server, StaticWorld, WorldSource};
+use crate::server::{Config, Gate, Metrics, PolicyFile, Server, StaticWorld, WorldSource};
 use crate::world::Kind;
-
-/// How long a certificate that the gate made for itself is good for.
-const SELF_SIGNED_FOR: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// How long the last write of what is remembered may take.
 const LAST_WRITE: Duration = Duration::from_secs(3);
@@ -43,16 +38,7 @@ pub(super) struct Serve {
     #[arg(long, value_name = "ADDRESS", default_value = "0.0.0.0:8080")]
     status_listen: SocketAddr,
     #[command(flatten)]
-    certificate: Certificate,
-    /// How often the files of --tls-dir are read again.
-    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = humantime::parse_duration)]
-    tls_poll: Duration,
-    /// DNS names and addresses of the certificate of --self-signed.
-    #[arg(long, value_name = "NAME", default_values_t = ["localhost".to_owned(), "127.0.0.1".to_owned()], requires = "self_signed")]
-    self_signed_name: Vec<String>,
-    /// Where to write the CA of --self-signed, for `caBundle`.
-    #[arg(long, value_name = "FILE", requires = "self_signed")]
-    self_signed_ca: Option<PathBuf>,
+    certificate: Box<CertificateArguments>,
     /// How to reach the API server; without it as kubectl would, or as a Pod does.
     #[arg(long, value_name = "FILE", conflicts_with = "world")]
     kubeconfig: Option<PathBuf>,
@@ -66,9 +52,12 @@ pub(super) struct Serve {
     /// The namespace of both; without it the Pod's own, or the kubeconfig's.
     #[arg(long, value_name = "NAMESPACE", conflicts_with = "world")]
     memory_namespace: Option<String>,
-    /// The policy to judge by; the built-in default without one.
+    /// The policy to judge by; followed when it changes. The built-in default without one.
     #[arg(long, value_name = "FILE")]
     policy: Option<PathBuf>,
+    /// How often the file of --policy is read again.
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = humantime::parse_duration)]
+    policy_poll: Duration,
     /// How long to go on answering after SIGTERM, while the API servers learn that this replica is gone.
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = humantime::parse_duration)]
     shutdown_delay: Duration,
@@ -80,17 +69,6 @@ pub(super) struct Serve {
     log_format: LogFormat,
     #[command(flatten)]
     mesh: MeshArguments,
-}
-
-#[derive(Debug, Args)]
-#[group(required = true, multiple = false)]
-struct Certificate {
-    /// A folder with tls.crt and tls.key, such as a mounted Secret; followed when they change.
-    #[arg(long, value_name = "DIR")]
-    tls_dir: Option<PathBuf>,
-    /// Make a certificate that nobody vouches for; for trying things out.
-    #[arg(long)]
-    self_signed: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -110,14 +88,21 @@ impl Serve {
     }
 
     async fn serve(self) -> anyhow::Result<ExitCode> {
-        let policies = policy::load(self.policy.as_deref())?;
         let shutdown = shutdown_on_signal()?;
         let certificates = Arc::new(Certificates::default());
         let metrics =
             Arc::new(Metrics::new(prometheus::Registry::new(), rules::ALL, &certificates)?);
         let (world, watches, memory) = self.world(&shutdown).await?;
+        let mut file = self.policy.as_ref().map(|path| PolicyFile::new(path, rules::ALL));
+        let builtin = || Policies::new(Vec::new(), rules::ALL);
+        let policies = file.as_mut().map_or_else(builtin, |own| own.begin(&metrics));
         let gate = Arc::new(Gate::new(policies, world));
-        self.load_certificate(&certificates, &shutdown).await?;
+        if let Some(file) = file {
+            let (gate, metrics) = (Arc::clone(&gate), Arc::clone(&metrics));
+            tokio::spawn(file.follow(self.policy_poll, gate, metrics, shutdown.clone()));
+        }
+        let where_from = (self.kubeconfig.as_deref(), self.memory_namespace.as_deref());
+        let keeping = self.certificate.load(&certificates, where_from, &shutdown).await?;
         let config = Config {
             listen: self.listen,
             status_listen: self.status_listen,
@@ -128,8 +113,9 @@ impl Serve {
         let server = Server::bind(config, gate, certificates, metrics).await?;
         let code = until_either_ends(server.run(shutdown.clone()), watches).await;
         shutdown.cancel();
-        // What was seen last is kept, too.
-        if tokio::time::timeout(LAST_WRITE, memory).await.is_err() {
+        // What was seen last is kept, too, and nobody has to wait for a Lease.
+        let last = async { tokio::join!(memory, keeping) };
+        if tokio::time::timeout(LAST_WRITE, last).await.is_err() {
             tracing::warn!("what was remembered last could not be kept in time");
         }
         Ok(code)
@@ -196,26 +182,6 @@ impl Serve {
             }
         };
         Ok((index, Box::pin(failure(tokio::spawn(follow))), Box::pin(kept)))
-    }
-
-    async fn load_certificate(
-        &self,
-        certificates: &Arc<Certificates>,
-        shutdown: &CancellationToken,
-    ) -> anyhow::Result<()> {
-        if let Some(path) = &self.certificate.tls_dir {
-            let mut folder = TlsDir::new(path);
-            folder.refresh(certificates).await?;
-            tokio::spawn(folder.follow(self.tls_poll, Arc::clone(certificates), shutdown.clone()));
-            return Ok(());
-        }
-        let pair = SelfSigned::generate(&self.self_signed_name, SELF_SIGNED_FOR)?;
-        if let Some(path) = &self.self_signed_ca {
-            std::fs::write(path, &pair.ca_pem)
-                .with_context(|| format!("writing {}", path.display()))?;
-        }
-        certificates.replace(pair.chain_pem.as_bytes(), pair.key_pem.as_bytes())?;
-        Ok(())
     }
 
     fn start_logging(&self) {

@@ -104,6 +104,13 @@ impl Index {
         self.wanted.iter().copied().filter(|&kind| !state.world.knows(kind)).collect()
     }
 
+    /// The kinds that the API server does not serve, as far as that is known.
+    pub fn absent(&self) -> Vec<Kind> {
+        let state = self.state();
+        let absent = state.progress.iter().filter(|(_, own)| own.is_absent);
+        absent.map(|(&kind, _)| kind).collect()
+    }
+
     /// How the watch of `kind` is doing.
     pub fn progress(&self, kind: Kind) -> Progress {
         self.state().progress.get(&kind).copied().unwrap_or_default()

@@ -23,7 +23,8 @@ pub(super) struct Lease {
     identity: String,
     /// What was stored when it last changed, and when that was seen.
     observed: Option<(Option<String>, Option<MicroTime>, Instant)>,
-    is_held: bool,
+    /// When the last request began that took it or renewed it.
+    held: Option<Instant>,
 }
 
 impl Lease {
@@ -33,7 +34,7 @@ impl Lease {
             name: name.to_owned(),
             identity: identity(),
             observed: None,
-            is_held: false,
+            held: None,
         }
     }
 
@@ -42,15 +43,16 @@ impl Lease {
     /// # Errors
     /// When the API server does not answer, or does not allow it; then it is not held.
     pub(super) async fn hold(&mut self) -> Result<bool, kube::Error> {
-        self.is_held = false;
+        let began = Instant::now();
+        self.held = None;
         let held = self.try_to_hold().await;
-        self.is_held = *held.as_ref().unwrap_or(&false);
+        self.held = held.as_ref().is_ok_and(|is_held| *is_held).then_some(began);
         held
     }
 
-    /// Whether it was held the last time.
+    /// Whether it is held: it was the last time, and nobody else can have found it silent since.
     pub(super) fn is_held(&self) -> bool {
-        self.is_held
+        self.held.is_some_and(|began| began.elapsed() < DURATION)
     }
 
     async fn try_to_hold(&mut self) -> Result<bool, kube::Error> {
@@ -79,7 +81,7 @@ impl Lease {
 
     /// Lets it go, so that the next one need not wait.
     pub(super) async fn release(&mut self) {
-        if !std::mem::take(&mut self.is_held) {
+        if self.held.take().is_none() {
             return;
         }
         if let Ok(Some(mut stored)) = self.api.get_opt(&self.name).await

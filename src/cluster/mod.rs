@@ -7,6 +7,8 @@
 //! **Invariants.** Reading an object cannot fail, and a delete goes by name. A kind counts as listed only when its first
 //! list is complete. The lock is never held across an await.
 
+mod ca_bundle;
+mod certificates;
 mod client;
 mod feed;
 mod files;
@@ -19,12 +21,14 @@ mod mesh_config;
 mod offline;
 mod question;
 mod read;
+mod registration;
 mod repair;
 mod resources;
 mod watch;
 mod watched;
 mod yaml;
 
+pub use certificates::{CertificateKeeper, SelfManaged};
 pub use client::{ClientError, client};
 pub use feed::{Feed, Next};
 pub use files::{Document, FileError, load, parse};
@@ -37,6 +41,7 @@ pub use mesh_config::{
 pub use offline::{object_in, world};
 pub use question::MOST_REQUESTS;
 pub use read::object;
+pub use registration::{RegistrationError, cluster_ip, unregister, webhooks};
 pub use resources::{RESOURCES, Resource, resource};
 pub use watch::{Patience, WatchEnded, follow, follow_with};
 pub use watched::{Served, Watched};

@@ -13,6 +13,7 @@ mod parameters;
 mod redefinition;
 mod review;
 mod rule;
+mod salvage;
 mod schema;
 mod settings;
 mod verdict;

@@ -369,6 +369,11 @@ impl Policies {
         self.ordered.iter().find(|policy| policy.matches(review, world)).unwrap_or(&self.builtin)
     }
 
+    /// Those that somebody wrote, the highest precedence first.
+    pub fn written(&self) -> impl Iterator<Item = &Policy> {
+        self.ordered.iter()
+    }
+
     /// Every policy, the built-in one last.
     pub fn iter(&self) -> impl Iterator<Item = &Policy> {
         self.ordered.iter().chain([&self.builtin])

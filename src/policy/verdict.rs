@@ -29,7 +29,7 @@ pub enum Action {
     Warn,
     /// The write passes without a word; only logs and metrics tell.
     Audit,
-    /// The rule is not asked.
+    /// The rule is not asked. In quotes: Helm and kubectl take the bare word for `false`.
     Off,
 }
 

@@ -32,6 +32,11 @@ pub trait WorldSource: Send + Sync + 'static {
 
     /// The kinds that are needed and not listed yet.
     fn missing(&self) -> Vec<Kind>;
+
+    /// The kinds that the API server does not serve, because their CRDs are not installed; they count as listed and empty.
+    fn absent(&self) -> Vec<Kind> {
+        Vec::new()
+    }
 }
 
 /// Why a refusal could not be confirmed.
@@ -101,6 +106,10 @@ impl WorldSource for Index {
     fn missing(&self) -> Vec<Kind> {
         Index::missing(self)
     }
+
+    fn absent(&self) -> Vec<Kind> {
+        Index::absent(self)
+    }
 }
 
 /// Judges reviews: the policies, the world, and the live read before a refusal.
@@ -144,6 +153,11 @@ impl Gate {
     /// The kinds that are needed and not listed yet.
     pub fn missing(&self) -> Vec<Kind> {
         self.world.missing()
+    }
+
+    /// The kinds that the API server does not serve.
+    pub fn absent(&self) -> Vec<Kind> {
+        self.world.absent()
     }
 
     /// Judges one write. Nobody is refused because of something that may only be missing in a stale copy: what a refusal rests

@@ -5,8 +5,8 @@ use std::time::Duration;
 use prometheus::core::Collector;
 use prometheus::process_collector::ProcessCollector;
 use prometheus::{
-    Encoder, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry,
-    TextEncoder,
+    Encoder, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry, TextEncoder,
 };
 
 use crate::certs::Certificates;
@@ -88,6 +88,9 @@ pub struct Metrics {
     live_reads: IntCounterVec,
     overload: IntCounter,
     listed: IntGaugeVec,
+    installed: IntGaugeVec,
+    policy_current: IntGauge,
+    policy_failures: IntCounter,
 }
 
 impl Metrics {
@@ -127,13 +130,33 @@ impl Metrics {
             Opts::new("sluicegate_kind_listed", "1 where a kind has been listed or is not needed."),
             &["kind"],
         )?;
-        let own: [Box<dyn Collector>; 6] = [
+        let installed = IntGaugeVec::new(
+            Opts::new(
+                "sluicegate_kind_installed",
+                "0 where the API server does not serve a kind, because its CRD is missing; it is looked for again.",
+            ),
+            &["kind"],
+        )?;
+        let policy_current = IntGauge::new(
+            "sluicegate_policy_current",
+            "1 where the policy in force is what its file says, 0 where the file cannot be used.",
+        )?;
+        // Without a file there is nothing that could say something else.
+        policy_current.set(1);
+        let policy_failures = IntCounter::new(
+            "sluicegate_policy_reload_failures_total",
+            "How often the policy's file could not be used; the last good policy stays in force.",
+        )?;
+        let own: [Box<dyn Collector>; 9] = [
             Box::new(reviews.clone()),
             Box::new(findings.clone()),
             Box::new(duration.clone()),
             Box::new(live_reads.clone()),
             Box::new(overload.clone()),
             Box::new(listed.clone()),
+            Box::new(installed.clone()),
+            Box::new(policy_current.clone()),
+            Box::new(policy_failures.clone()),
         ];
         for collector in own.into_iter().chain(certificates.collectors()) {
             registry.register(collector)?;
@@ -153,8 +176,20 @@ impl Metrics {
         }
         for kind in Kind::ALL {
             listed.with_label_values(&[kind.name()]);
+            installed.with_label_values(&[kind.name()]);
         }
-        Ok(Self { registry, reviews, findings, duration, live_reads, overload, listed })
+        Ok(Self {
+            registry,
+            reviews,
+            findings,
+            duration,
+            live_reads,
+            overload,
+            listed,
+            installed,
+            policy_current,
+            policy_failures,
+        })
     }
 
     /// One review was answered.
@@ -180,11 +215,28 @@ impl Metrics {
         self.overload.inc();
     }
 
-    /// All series as Prometheus reads them; the kinds in `missing` count as not listed.
-    pub(super) fn text(&self, missing: &[Kind]) -> Result<String, prometheus::Error> {
+    /// What the policy's file says is in force.
+    pub(super) fn policy_is_current(&self) {
+        self.policy_current.set(1);
+    }
+
+    /// The policy's file could not be used.
+    pub(super) fn policy_failed(&self) {
+        self.policy_current.set(0);
+        self.policy_failures.inc();
+    }
+
+    /// All series as Prometheus reads them; the kinds in `missing` count as not listed, those in `absent` as not installed.
+    pub(super) fn text(
+        &self,
+        missing: &[Kind],
+        absent: &[Kind],
+    ) -> Result<String, prometheus::Error> {
         for kind in Kind::ALL {
             let is_listed = !missing.contains(&kind);
             self.listed.with_label_values(&[kind.name()]).set(is_listed.into());
+            let is_installed = !absent.contains(&kind);
+            self.installed.with_label_values(&[kind.name()]).set(is_installed.into());
         }
         let mut text = Vec::new();
         TextEncoder::new().encode(&self.registry.gather(), &mut text)?;

@@ -8,6 +8,7 @@ mod connection;
 mod gate;
 mod journal;
 mod metrics;
+mod policy_file;
 mod refusal;
 mod routes;
 mod status;
@@ -24,6 +25,7 @@ use tokio_util::task::TaskTracker;
 
 pub use gate::{CONFIRM_LIMIT, ConfirmError, Gate, StaticWorld, WorldSource};
 pub use metrics::{Metrics, Outcome};
+pub use policy_file::{PolicyFile, PolicyFileError, policies};
 
 use self::connection::Listener;
 use self::routes::App;

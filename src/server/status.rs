@@ -53,7 +53,7 @@ async fn ready(State(health): State<Arc<Health>>) -> Response {
 }
 
 async fn metrics(State(health): State<Arc<Health>>) -> Response {
-    match health.metrics.text(&health.gate.missing()) {
+    match health.metrics.text(&health.gate.missing(), &health.gate.absent()) {
         Ok(text) => ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text)
             .into_response(),
         Err(error) => {

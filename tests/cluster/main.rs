@@ -1,6 +1,7 @@
 //! The cluster's way into the world: files, hand-fed events, a make-believe API server.
 
 mod api;
+mod certificates;
 mod churn;
 mod discovery;
 mod files;

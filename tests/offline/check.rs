@@ -288,6 +288,9 @@ fn unusable_input_is_exit_code_2() {
         vec!["check", "--world", "nowhere", "vs.yaml"],
         vec!["rules", "canary-stop"],
         vec!["serve"],
+        vec!["schema", "canary"],
+        vec!["self-test", "--kubeconfig", "nowhere"],
+        vec!["unregister", "--kubeconfig", "nowhere"],
     ] {
         let answer = desk.run(&arguments);
         assert_eq!(answer.code(), 2, "{arguments:?}: {}", answer.err());

@@ -2,6 +2,7 @@
 //! command line.
 
 mod bounded;
+mod certificates;
 mod check;
 mod connections;
 mod controllers;

@@ -149,7 +149,7 @@ checkov() {
   say "checkov: fetching"
   unfinished=$out/.checkov.$$
   mkdir -p "$unfinished.d"
-  if ! python3 -m pip install --quiet --disable-pip-version-check --root-user-action ignore --only-binary :all: --no-compile \
+  if ! python3 -m pip install --quiet --disable-pip-version-check --root-user-action ignore --only-binary :all: --no-compile --no-deps \
     --require-hashes --requirement "$pin" --target "$unfinished.d"; then
     say "checkov: the download failed; it needs Python 3.10 or newer" >&2
     exit 1
@@ -286,14 +286,15 @@ if [ "$part" = chart ]; then
   component cert-manager \
     certificate-crd.yaml=${crds}_certificates.yaml \
     issuer-crd.yaml=${crds}_issuers.yaml
-  component helm-unittest helm-unittest=github.com/helm-unittest/helm-unittest/cmd/helm-unittest
-  component kube-score kube-score=github.com/zegl/kube-score/cmd/kube-score
-  component promtool promtool=github.com/prometheus/prometheus/cmd/promtool
   component helm4 helm4=helm.sh/helm/v4/cmd/helm
   # The version of Kubernetes that `helm3 template` assumes; 4 finds its own.
   minor=$(awk '$1 == "k8s.io/client-go" { split($2, part, "."); print part[2] }' "$here/helm3/go.mod")
   ldflags="$ldflags -X helm.sh/helm/v3/pkg/chartutil.k8sVersionMajor=1 -X helm.sh/helm/v3/pkg/chartutil.k8sVersionMinor=$minor"
   component helm3 helm3=helm.sh/helm/v3/cmd/helm
+  ldflags='-s -w'
+  component helm-unittest helm-unittest=github.com/helm-unittest/helm-unittest/cmd/helm-unittest
+  component kube-score kube-score=github.com/zegl/kube-score/cmd/kube-score
+  component promtool promtool=github.com/prometheus/prometheus/cmd/promtool
   checkov
   exit
 fi

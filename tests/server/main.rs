@@ -6,6 +6,7 @@ mod exposition;
 mod files;
 mod harness;
 mod limits;
+mod policies;
 mod process;
 mod reviews;
 mod rotation;

@@ -17,7 +17,7 @@ use crate::harness::{Client, SOON, harmless, probe, review_over, typo};
 const DELAY: Duration = Duration::from_millis(1500);
 
 /// Ended with the test, whatever becomes of it.
-struct Gate {
+pub(crate) struct Gate {
     child: Child,
     log: Arc<Mutex<Vec<Value>>>,
 }
@@ -30,7 +30,7 @@ impl Drop for Gate {
 }
 
 impl Gate {
-    fn start(ca: &Path) -> Self {
+    pub(crate) fn start(ca: &Path, more: &[&str]) -> Self {
         let world = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/world");
         let mut child = Command::new(env!("CARGO_BIN_EXE_sluicegate"))
             .args(["serve", "--listen", "127.0.0.1:0", "--status-listen", "127.0.0.1:0"])
@@ -38,6 +38,7 @@ impl Gate {
             .arg(world)
             .args(["--shutdown-delay", "1500ms", "--self-signed", "--self-signed-ca"])
             .arg(ca)
+            .args(more)
             .env_remove("RUST_LOG")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -55,13 +56,13 @@ impl Gate {
         Self { child, log }
     }
 
-    fn said(&self, message: &str) -> Vec<Value> {
+    pub(crate) fn said(&self, message: &str) -> Vec<Value> {
         let log = self.log.lock().expect("no test panics here");
         log.iter().filter(|line| line["message"] == message).cloned().collect()
     }
 
     /// Where it listens, as it says itself.
-    async fn addresses(&self) -> (SocketAddr, SocketAddr) {
+    pub(crate) async fn addresses(&self) -> (SocketAddr, SocketAddr) {
         let deadline = Instant::now() + SOON;
         loop {
             if let [line, ..] = self.said("serving").as_slice() {
@@ -78,7 +79,7 @@ impl Gate {
 async fn it_tells_of_each_refusal_once_and_leaves_in_order() {
     let root = TempDir::new().expect("a directory");
     let ca = root.path().join("ca.crt");
-    let mut gate = Gate::start(&ca);
+    let mut gate = Gate::start(&ca, &[]);
     let (address, status) = gate.addresses().await;
     let ca_pem = std::fs::read_to_string(&ca).expect("the CA");
     let trusted = SelfSigned { ca_pem, chain_pem: String::new(), key_pem: String::new() };

@@ -1,6 +1,5 @@
 //! The demo: the real server on loopback, the scenes of `examples/`, AdmissionReviews over TLS as an API server sends them.
 
-mod client;
 mod scenes;
 mod show;
 
@@ -13,8 +12,8 @@ use anyhow::Context as _;
 use clap::Args;
 use tokio_util::sync::CancellationToken;
 
-use self::client::Client;
 use self::scenes::Scene;
+use super::caller::{Caller, Place};
 use super::{policy, print};
 use crate::certs::Certificates;
 use crate::certs::self_signed::SelfSigned;
@@ -65,7 +64,13 @@ impl Demo {
 
         let show = show::Show::new(self.plain);
         print(&show.opening(address));
-        let mut client = Client::connect(address, &pair.ca_pem)
+        let place = Place {
+            address,
+            name: address.ip().to_string(),
+            host: address.to_string(),
+            path: "/validate".to_owned(),
+        };
+        let mut client = Caller::connect(&place, pair.ca_pem.as_bytes())
             .await
             .context("connecting to the demo's own server")?;
         let mut as_expected = 0;
@@ -73,6 +78,7 @@ impl Demo {
             let asked = Instant::now();
             let answer = client.review(&scene.admission_review(index)).await?;
             let took = asked.elapsed();
+            let answer = Answer::of(&answer).context("an answer that is no AdmissionReview")?;
             as_expected += usize::from(scene.is_expected(&answer));
             print(&show.scene(index, scene, &answer, took));
         }

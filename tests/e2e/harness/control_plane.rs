@@ -16,11 +16,13 @@ use super::{Result, eventually, http, manual, programs};
 /// Generous, because a busy machine is no failure; in practice about two seconds.
 const START: Duration = Duration::from_secs(60);
 
+const ISTIO_CRDS: &str = "istio-crds.yaml";
+
 /// The namespace label that says which gate a namespace is behind.
 pub(crate) const GATE_LABEL: &str = "e2e.sluicegate.dev/gate";
 
 /// The user that the gates connect as.
-pub(super) const GATE_USER: &str = "sluicegate";
+pub(crate) const GATE_USER: &str = "sluicegate";
 
 /// The gate's own namespace, as the manual calls it.
 pub(super) const HOME: &str = "sluicegate-system";
@@ -38,10 +40,17 @@ pub(crate) struct ControlPlane {
 
 impl ControlPlane {
     pub(crate) fn start(sandbox: Arc<Sandbox>) -> Result<Self> {
+        let plane = Self::bare(sandbox)?;
+        plane.install_istio()?;
+        Ok(plane)
+    }
+
+    /// Without Istio's kinds.
+    pub(crate) fn bare(sandbox: Arc<Sandbox>) -> Result<Self> {
         // Looked for first: a missing program is said before anything has been started.
-        let [kubectl, etcd, api_server, crds] =
-            ["kubectl", "etcd", "kube-apiserver", "istio-crds.yaml"].map(programs::find);
-        let (kubectl, etcd, api_server, crds) = (kubectl?, etcd?, api_server?, crds?);
+        programs::find(ISTIO_CRDS)?;
+        let [kubectl, etcd, api_server] = ["kubectl", "etcd", "kube-apiserver"].map(programs::find);
+        let (kubectl, etcd, api_server) = (kubectl?, etcd?, api_server?);
 
         let authority = Authority::new()?;
         write_credentials(&sandbox, &authority, LOOPBACK)?;
@@ -58,7 +67,6 @@ impl ControlPlane {
             authority,
             sandbox,
         };
-        plane.install_crds(&crds)?;
         plane.allow_gates_to_read()?;
         Ok(plane)
     }
@@ -136,8 +144,8 @@ impl ControlPlane {
         Ok(())
     }
 
-    fn install_crds(&self, file: &Path) -> Result {
-        install_crds(&self.admin, file)
+    pub(crate) fn install_istio(&self) -> Result {
+        install_crds(&self.admin, &programs::find(ISTIO_CRDS)?)
     }
 
     /// What the gates may read is what the manual tells people to grant, and not a word more.

@@ -20,7 +20,7 @@ pub(crate) struct Gate {
     process: Process,
     port: u16,
     status_port: u16,
-    tls: PathBuf,
+    tls: Option<PathBuf>,
 }
 
 impl Gate {
@@ -70,6 +70,32 @@ impl Gate {
         let tls = plane.sandbox().path().join(format!("gate-{name}-tls-{port}"));
         fs::create_dir(&tls)?;
         mount(&tls, &plane.authority().server("sluicegate")?)?;
+        let folder = tls.display().to_string();
+        let mut own = vec!["--tls-dir", &folder, "--tls-poll", "1s"];
+        own.extend(arguments);
+        let gate = Self::run(plane, name, [port, status_port], &kubeconfig, &own)?;
+        Ok(Self { tls: Some(tls), ..gate })
+    }
+
+    /// A gate that looks after its certificates itself, as this user. It answers, and need not be ready.
+    pub(crate) fn spawn_self_managed(
+        plane: &ControlPlane,
+        name: &str,
+        user: &str,
+        arguments: &[&str],
+    ) -> Result<Self> {
+        let kubeconfig = plane.kubeconfig(&format!("gate-{name}"), user, plane.api_port())?;
+        let own = [&["--certs", "self-managed", "--certs-name", "127.0.0.1"], arguments].concat();
+        unless_stolen(|| Self::run(plane, name, free_ports()?, &kubeconfig, &own))
+    }
+
+    fn run(
+        plane: &ControlPlane,
+        name: &str,
+        [port, status_port]: [u16; 2],
+        kubeconfig: &Path,
+        arguments: &[&str],
+    ) -> Result<Self> {
         let mut command = Command::new(env!("CARGO_BIN_EXE_sluicegate"));
         command
             .arg("serve")
@@ -79,11 +105,8 @@ impl Gate {
                 "--status-listen",
                 &format!("127.0.0.1:{status_port}"),
             ])
-            .arg("--tls-dir")
-            .arg(&tls)
             .arg("--kubeconfig")
-            .arg(&kubeconfig)
-            .args(["--tls-poll", "1s"])
+            .arg(kubeconfig)
             // The pause is for load balancers that have not heard of the end yet; there is none here.
             .args(["--shutdown-delay", "0s"])
             .args(arguments);
@@ -92,7 +115,7 @@ impl Gate {
         }
         let mut process = Process::spawn(plane.sandbox(), &format!("gate-{name}"), &mut command)?;
         process.wait_until(START, || http::listens(port) && http::listens(status_port))?;
-        Ok(Self { process, port, status_port, tls })
+        Ok(Self { process, port, status_port, tls: None })
     }
 
     pub(crate) fn is_ready(&self) -> bool {
@@ -126,10 +149,39 @@ impl Gate {
 
     /// How many writes it has been asked about.
     pub(crate) fn reviews(&self) -> Result<u64> {
-        let (_, metrics) = http::get(self.status_port, "/metrics").ok_or("no metrics")?;
-        let lines = metrics.lines().filter(|line| line.starts_with("sluicegate_reviews_total{"));
+        self.metric("sluicegate_reviews_total")
+    }
+
+    /// A metric, all its series together.
+    pub(crate) fn metric(&self, name: &str) -> Result<u64> {
+        let metrics = self.metrics()?;
+        let is_it =
+            |line: &&str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' ']));
+        let lines = metrics.lines().filter(is_it);
         let counts = lines.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok());
         Ok(counts.sum())
+    }
+
+    pub(crate) fn metrics(&self) -> Result<String> {
+        let (_, metrics) = http::get(self.status_port, "/metrics").ok_or("no metrics")?;
+        Ok(metrics)
+    }
+
+    /// How many lines of its log have these words.
+    pub(crate) fn said(&self, words: &[&str]) -> Result<usize> {
+        let log = self.process.log()?;
+        Ok(log.lines().filter(|line| words.iter().all(|word| line.contains(word))).count())
+    }
+
+    /// Waits until it is ready.
+    pub(crate) fn wait(&mut self) -> Result {
+        let status_port = self.status_port;
+        self.process.wait_until(START, || is_ready(status_port))
+    }
+
+    /// All that it has said.
+    pub(crate) fn log(&self) -> Result<String> {
+        self.process.log()
     }
 
     /// It refused nothing to this account.
@@ -143,7 +195,7 @@ impl Gate {
 
     /// Gives it another certificate, as the kubelet does when the Secret changes.
     pub(crate) fn rotate(&self, pair: &Pair) -> Result {
-        mount(&self.tls, pair)
+        mount(self.tls.as_ref().ok_or("it has no folder with a certificate")?, pair)
     }
 
     /// Ends it as the kernel would when memory runs out.

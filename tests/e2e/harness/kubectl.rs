@@ -2,7 +2,7 @@
 
 use std::io::Write as _;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 
 use serde_json::Value;
 
@@ -53,12 +53,7 @@ impl Kubectl {
             let _ = input.write_all(stdin.as_bytes());
         }
         let output = child.wait_with_output()?;
-        Ok(Answer {
-            command: format!("kubectl -n {} {}", self.namespace, args.join(" ")),
-            success: output.status.success(),
-            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-        })
+        Ok(Answer::of(format!("kubectl -n {} {}", self.namespace, args.join(" ")), &output))
     }
 
     fn command(&self) -> Command {
@@ -121,6 +116,16 @@ impl Kubectl {
 }
 
 impl Answer {
+    /// What a command-line tool said.
+    pub(crate) fn of(command: String, output: &Output) -> Self {
+        Self {
+            command,
+            success: output.status.success(),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+
     pub(crate) fn succeeded(self) -> Result<Self> {
         if self.success { Ok(self) } else { Err(format!("expected success: {self}").into()) }
     }

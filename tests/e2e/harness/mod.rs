@@ -14,6 +14,8 @@ pub(crate) mod programs;
 mod proxy;
 pub(crate) mod registration;
 pub(crate) mod sandbox;
+pub(crate) mod site;
+mod verb;
 mod workloads;
 
 use std::sync::{Arc, OnceLock};
@@ -31,7 +33,9 @@ pub(crate) use self::gate::Gate;
 pub(crate) use self::kubectl::{Answer, Kubectl};
 pub(crate) use self::proxy::Proxy;
 pub(crate) use self::registration::{Fails, Registration};
-use self::sandbox::Sandbox;
+pub(crate) use self::sandbox::Sandbox;
+pub(crate) use self::site::Site;
+pub(crate) use self::verb::{Said, verb};
 
 /// Any error is only ever read by a person, so its text is enough.
 pub(crate) type Result<T = ()> = std::result::Result<T, Failed>;

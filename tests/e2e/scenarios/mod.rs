@@ -2,14 +2,18 @@
 
 mod argo;
 mod bookinfo;
+mod certificates;
 mod definitions;
 mod deliveries;
 mod failure;
 mod flagger;
 mod history;
+mod installation;
 mod lifecycle;
 mod references;
+mod registered;
 mod rollback;
+mod rotation;
 mod shift;
 
 use crate::harness::{Result, Stage};
@@ -21,13 +25,17 @@ pub(crate) fn all() -> impl Iterator<Item = Scenario> {
         shift::ALL,
         rollback::ALL,
         references::ALL,
+        registered::ALL,
         definitions::ALL,
         bookinfo::ALL,
         failure::ALL,
         flagger::ALL,
         history::ALL,
+        installation::ALL,
         argo::ALL,
         deliveries::ALL,
+        certificates::ALL,
+        rotation::ALL,
         lifecycle::ALL,
     ]
     .into_iter()

@@ -1,13 +1,12 @@
 //! The program under test as Pods, registered as the manual says.
 
-use std::fs;
-use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime};
+use std::path::PathBuf;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::Node;
 use super::image::Image;
+use super::{Node, built};
 use crate::harness::registration::{Probe, base64};
 use crate::harness::{Kubectl, Result, eventually, manual, manuals};
 
@@ -198,30 +197,7 @@ fn deployment(replicas: u32) -> Value {
     })
 }
 
-/// What `make static` builds; one that is older than its source would prove nothing.
+/// What `make static` builds.
 fn static_program() -> Result<PathBuf> {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let target = format!("target/{}-unknown-linux-gnu/debug/sluicegate", std::env::consts::ARCH);
-    let path = root.join(target);
-    let built = fs::metadata(&path).and_then(|file| file.modified());
-    let built = built.map_err(|_| format!("{} is missing: run `make static`", path.display()))?;
-    if newest(&root.join("src"))? > built {
-        return Err(format!("{} is older than src: run `make static`", path.display()).into());
-    }
-    Ok(path)
-}
-
-fn newest(folder: &Path) -> Result<SystemTime> {
-    let mut newest = SystemTime::UNIX_EPOCH;
-    for entry in fs::read_dir(folder)? {
-        let entry = entry?;
-        let kind = entry.file_type()?;
-        let time = if kind.is_dir() {
-            self::newest(&entry.path())?
-        } else {
-            entry.metadata()?.modified()?
-        };
-        newest = newest.max(time);
-    }
-    Ok(newest)
+    built(&format!("{}-unknown-linux-gnu/debug/sluicegate", std::env::consts::ARCH), "make static")
 }

@@ -15,20 +15,23 @@ mod app;
 mod argo;
 mod audit;
 mod flagger;
+mod freshness;
 mod gate;
 // Those of a release say more of themselves.
 #[allow(dead_code)]
 #[path = "../../image/oci.rs"]
 mod image;
 mod namespaces;
+mod permission;
 mod plane;
 mod recording;
 mod runtime;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 
@@ -38,16 +41,18 @@ pub(crate) use self::app::App;
 pub(crate) use self::argo::{Argo, Demo, Mode, Plan};
 pub(crate) use self::audit::{Audit, Write};
 pub(crate) use self::flagger::{Flagger, Podinfo, weights};
+pub(crate) use self::freshness::built;
 pub(crate) use self::gate::Gate;
 pub(crate) use self::image::Image;
 pub(crate) use self::namespaces::Namespaces;
+pub(crate) use self::permission::unless_a_node_can_be_held;
 use self::plane::Plane;
 pub(crate) use self::recording::Recording;
 use self::runtime::Runtime;
 use crate::harness::control_plane::{install_crds, write_kubeconfig_with};
 use crate::harness::process::{Process, in_network};
 use crate::harness::sandbox::Sandbox;
-use crate::harness::{Authority, Kubectl, Result, eventually, programs};
+use crate::harness::{Answer, Authority, Kubectl, Result, eventually, programs};
 
 /// Generous, because a busy machine is no failure; in practice a few seconds.
 const START: Duration = Duration::from_secs(120);
@@ -138,6 +143,21 @@ impl Node {
         self.runtime.import(&self.namespaces, image)
     }
 
+    /// Ends what runs in a Pod, without notice, as a crash does. The kubelet starts it again.
+    #[allow(dead_code, reason = "only the chart's tests, which share this, crash a single Pod")]
+    pub(crate) fn crash(&self, pod: &str) -> Result {
+        self.runtime.crash(&self.namespaces, pod)
+    }
+
+    /// The same for an OCI archive; what it holds says how it is called.
+    #[allow(
+        dead_code,
+        reason = "only the chart's tests, which share this, run what `make image` built"
+    )]
+    pub(crate) fn import_archive(&self, archive: &Path) -> Result {
+        self.runtime.import_archive(&self.namespaces, archive)
+    }
+
     /// The gate with this many replicas, registered as the manual says.
     pub(crate) fn deploy_gate(&self, replicas: u32) -> Result<Gate> {
         Gate::deploy(self, replicas)
@@ -159,5 +179,18 @@ impl Node {
                 eprintln!("{answer}");
             }
         }
+    }
+}
+
+/// What a person writes who tries again where nobody answered for the gate.
+pub(crate) fn answered(write: impl Fn() -> Result<Answer>) -> Result<Answer> {
+    let deadline = Instant::now() + START;
+    loop {
+        let answer = write()?;
+        let is_missed = answer.stderr().contains("failed calling webhook");
+        if !is_missed || Instant::now() > deadline {
+            return Ok(answer);
+        }
+        thread::sleep(Duration::from_millis(200));
     }
 }

@@ -50,8 +50,18 @@ impl Recording {
         })
     }
 
-    /// Whether the account got everything stored that it wrote; a conflict with another writer is no refusal.
+    /// Whether the account got everything stored that it wrote; a conflict with another writer is no refusal. The gate was asked.
     pub(crate) fn was_never_refused(&self) -> Result {
+        self.was_never_stopped()?;
+        // What nobody asked about shows nothing.
+        if self.own().all(|write| write.verdict().is_empty()) {
+            return Err(format!("nobody asked the gate about {:?}", self.written).into());
+        }
+        Ok(())
+    }
+
+    /// The same where there may have been no gate to ask.
+    pub(crate) fn was_never_stopped(&self) -> Result {
         let is_refused = |write: &&Write| {
             let verdict = write.verdict();
             write.is_denial()
@@ -60,10 +70,6 @@ impl Recording {
         };
         if let Some(write) = self.written.iter().find(is_refused) {
             return Err(format!("{} was refused: {write:?}", self.account).into());
-        }
-        // What nobody asked about shows nothing.
-        if self.own().all(|write| write.verdict().is_empty()) {
-            return Err(format!("nobody asked the gate about {:?}", self.written).into());
         }
         Ok(())
     }

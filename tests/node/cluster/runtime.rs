@@ -63,15 +63,41 @@ impl Runtime {
     pub(super) fn import(&self, namespaces: &Namespaces, image: &Image<'_>) -> Result {
         let name = image.name.replace(['/', ':'], "-");
         let file: PathBuf = self.sandbox.write(&format!("{name}.tar"), image.archive()?)?;
-        let path = file.display().to_string();
-        let import = ["--address", SOCKET, "--namespace", "k8s.io", "images", "import", &path];
-        let output = namespaces.run(&self.ctr, &import)?;
+        let imported = self.import_archive(namespaces, &file);
         std::fs::remove_file(&file)?;
+        imported
+    }
+
+    pub(super) fn import_archive(&self, namespaces: &Namespaces, archive: &Path) -> Result {
+        self.ctr(namespaces, &["images", "import", &archive.display().to_string()])?;
+        Ok(())
+    }
+
+    /// SIGKILL for the containers of a Pod.
+    #[allow(dead_code, reason = "only the chart's tests, which share this, crash a single Pod")]
+    pub(super) fn crash(&self, namespaces: &Namespaces, pod: &str) -> Result {
+        let label = |name: &str, value: &str| format!("labels.\"{name}\"=={value}");
+        let kind = label("io.cri-containerd.kind", "container");
+        let filter = [label("io.kubernetes.pod.name", pod), kind].join(",");
+        let found = self.ctr(namespaces, &["containers", "list", "--quiet", &filter])?;
+        if found.trim().is_empty() {
+            return Err(format!("{pod} has no container").into());
+        }
+        for container in found.split_whitespace() {
+            self.ctr(namespaces, &["tasks", "kill", "--signal", "SIGKILL", container])?;
+        }
+        Ok(())
+    }
+
+    /// What it prints.
+    fn ctr(&self, namespaces: &Namespaces, arguments: &[&str]) -> Result<String> {
+        let head = ["--address", SOCKET, "--namespace", "k8s.io"];
+        let output = namespaces.run(&self.ctr, &[&head[..], arguments].concat())?;
         if output.status.success() {
-            return Ok(());
+            return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
         }
         let said = String::from_utf8_lossy(&output.stderr);
-        Err(format!("importing {}: {said}", image.name).into())
+        Err(format!("ctr {}: {said}", arguments.join(" ")).into())
     }
 }
 

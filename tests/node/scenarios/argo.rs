@@ -34,7 +34,7 @@ pub(super) fn in_mode(
     let _place = Place::take();
     let demo = Demo::deploy(&running.node, argo, name, mode, plan)?;
     live(&demo)?;
-    demo.ends(&running.gate)
+    if stage.is_restless { demo.was_never_stopped() } else { demo.ends(&running.gate) }
 }
 
 /// So many at a time: unlike Flagger, Argo Rollouts goes on as fast as Pods start, and starting them is work.

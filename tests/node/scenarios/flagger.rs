@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::scenarios;
-use crate::cluster::{Flagger, Gate, Node, Podinfo, Recording, Write, weights};
+use crate::cluster::{Flagger, Gate, Node, Podinfo, Recording, Write, answered, weights};
 use crate::harness::{Result, eventually, list};
 use crate::{Running, Stage};
 
@@ -34,7 +34,8 @@ scenarios![
 /// One life cycle of one application, from its first Pod on.
 struct Life<'a> {
     node: &'a Node,
-    gate: &'a Gate,
+    /// Unless it comes and goes, and cannot tell what it has seen.
+    gate: Option<&'a Gate>,
     flagger: &'a Flagger,
     scenario: &'static str,
     app: Podinfo,
@@ -51,24 +52,24 @@ impl<'a> Life<'a> {
         spec: &Value,
         deployment: &Value,
     ) -> Result<Self> {
-        let (running, flagger) = (stage.running()?, stage.flagger()?);
-        Self::among(running, flagger, scenario, &[], spec, deployment)
+        Self::among(stage, scenario, &[], spec, deployment)
     }
 
     /// In the midst of these objects.
     fn among(
-        Running { node, gate }: &'a Running,
-        flagger: &'a Flagger,
+        stage: &'a Stage,
         scenario: &'static str,
         objects: &[Value],
         spec: &Value,
         deployment: &Value,
     ) -> Result<Self> {
+        let (Running { node, gate }, flagger) = (stage.running()?, stage.flagger()?);
         let kubectl = node.namespace(&format!("flagger-{scenario}"))?;
         if !objects.is_empty() {
-            kubectl.apply(&list(objects))?.succeeded()?;
+            answered(|| kubectl.apply(&list(objects)))?.succeeded()?;
         }
         let app = Podinfo::deploy(kubectl, spec, deployment)?;
+        let gate = (!stage.is_restless).then_some(gate);
         Ok(Self { node, gate, flagger, scenario, app })
     }
 
@@ -86,19 +87,21 @@ impl<'a> Life<'a> {
     /// These weights, and nobody said no.
     fn end(&self, wanted: &[&str]) -> Result {
         let recording = self.recording()?;
-        self.flagger.was_never_refused(&recording)?;
+        recording.was_never_stopped()?;
+        self.flagger.was_never_refused()?;
         let stored = weights(recording.own());
         if stored != wanted {
             return Err(format!("{stored:?} was written, not {wanted:?}").into());
         }
+        let Some(gate) = self.gate else { return Ok(()) };
+        recording.was_never_refused()?;
         for word in ["undecided", "error"] {
-            let count =
-                self.gate.count(&format!("sluicegate_reviews_total{{verdict=\"{word}\"}}"))?;
+            let count = gate.count(&format!("sluicegate_reviews_total{{verdict=\"{word}\"}}"))?;
             if count > 0.0 {
                 return Err(format!("the gate counts {count} reviews as {word}").into());
             }
         }
-        let log = self.gate.log()?;
+        let log = gate.log()?;
         let mut lines = log.lines().filter(|line| line.contains("\"refused\""));
         if let Some(line) = lines.find(|line| line.contains(Flagger::ACCOUNT)) {
             return Err(format!("the gate refused: {line}").into());
@@ -215,8 +218,7 @@ fn flagger_reverts_what_it_is_told_to(stage: &Stage) -> Result {
     });
     let spec =
         json!({ "revertOnDeletion": true, "analysis": { "stepWeight": 50, "maxWeight": 50 } });
-    let (running, flagger) = (stage.running()?, stage.flagger()?);
-    let life = Life::among(running, flagger, "revert", &[service, routes], &spec, &json!({}))?;
+    let life = Life::among(stage, "revert", &[service, routes], &spec, &json!({}))?;
     life.app.change("2")?;
     life.app.until_canary_has(50)?;
     life.app.kubectl.run(&["delete", "canary", "podinfo", "--request-timeout=0"])?.succeeded()?;
@@ -228,12 +230,12 @@ fn a_person_gets_in_flaggers_way(stage: &Stage) -> Result {
     let life = Life::begin(stage, "person", &json!({ "stepWeight": 20, "maxWeight": 40 }))?;
     life.app.change("2")?;
     life.app.until_canary_has(20)?;
-    life.app.weigh(10, 90)?.refused(&[
+    answered(|| life.app.weigh(10, 90))?.refused(&[
         "managed-weights",
         "Canary flagger-person/podinfo drives it",
         "kubectl -n flagger-person edit canary podinfo",
     ])?;
-    life.app.weigh(100, 0)?.succeeded()?;
+    answered(|| life.app.weigh(100, 0))?.succeeded()?;
     // Flagger takes it for its own, and begins again.
     life.app.until_canary_has(20)?;
     life.app.until_phase("Succeeded")?;
@@ -253,10 +255,10 @@ fn a_label_makes_flagger_begin_again(stage: &Stage) -> Result {
 /// On a node of its own: the others want their gate.
 fn flagger_outlives_every_replica_of_the_gate(stage: &Stage) -> Result {
     let _turn = stage.turn();
-    let running = &Running::start()?;
-    let (gate, flagger) = (&running.gate, Flagger::start(&running.node)?);
+    let stage = &Stage::default();
+    let gate = &stage.running()?.gate;
     let spec = json!({ "analysis": { "stepWeight": 5, "maxWeight": 60 } });
-    let life = Life::among(running, &flagger, "outage", &[], &spec, &json!({}))?;
+    let life = Life::begin_with(stage, "outage", &spec, &json!({}))?;
     life.app.change("2")?;
     life.app.until_canary_has(5)?;
     gate.kill_all()?;

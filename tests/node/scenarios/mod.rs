@@ -10,6 +10,7 @@ mod flagger;
 mod history;
 mod outage;
 mod readiness;
+mod restless;
 mod several;
 mod typo;
 
@@ -31,6 +32,7 @@ pub(crate) fn all() -> impl Iterator<Item = Scenario> {
         outage::ALL,
         history::ALL,
         several::ALL,
+        restless::ALL,
     ]
     .into_iter()
     .flatten()

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::Argo;
 use super::manifests::{self, Mode, Plan};
 use crate::cluster::audit::Write;
-use crate::cluster::{Gate, Node, Recording};
+use crate::cluster::{Gate, Node, Recording, answered};
 use crate::harness::{Answer, Kubectl, Result, eventually};
 
 /// For a step of a rollout: Pods start in it, beside many others.
@@ -38,7 +38,9 @@ impl<'a> Demo<'a> {
     ) -> Result<Self> {
         let kubectl = node.namespace(&format!("argo-{name}-{}", mode.name()))?;
         let demo = Self { mode, kubectl, node, argo };
-        demo.answered(|| demo.kubectl.apply(&manifests::all(mode, plan)))?.succeeded()?;
+        for objects in [manifests::surroundings(mode, plan), manifests::rollout(mode, plan)] {
+            answered(|| demo.kubectl.apply(&objects))?.succeeded()?;
+        }
         demo.until_phase("Healthy")?;
         Ok(demo)
     }
@@ -160,18 +162,6 @@ impl<'a> Demo<'a> {
         }
     }
 
-    /// Whoever is told that the gate did not answer tries again.
-    fn answered(&self, write: impl Fn() -> Result<Answer>) -> Result<Answer> {
-        let deadline = Instant::now() + STEP;
-        loop {
-            let answer = write()?;
-            let is_missed = answer.stderr().contains("failed calling webhook");
-            if !is_missed || Instant::now() > deadline {
-                return Ok(answer);
-            }
-        }
-    }
-
     /// One field of its Rollout, VirtualService or DestinationRule.
     pub(crate) fn field(&self, kind: &str, path: &str) -> Result<String> {
         let path = format!("jsonpath={path}");
@@ -181,7 +171,7 @@ impl<'a> Demo<'a> {
 
     /// What a person does who takes the weights of its route for hers, until somebody answers.
     pub(crate) fn weigh(&self, first: u32, second: u32) -> Result<Answer> {
-        self.answered(|| self.weigh_once(&[], first, second))
+        answered(|| self.weigh_once(&[], first, second))
     }
 
     pub(crate) fn weigh_once(&self, flags: &[&str], first: u32, second: u32) -> Result<Answer> {
@@ -206,7 +196,7 @@ impl<'a> Demo<'a> {
         };
         let change = json!([subset(0, stable), subset(1, canary)]).to_string();
         let patch = ["patch", DESTINATION_RULE, "--type=json", "-p", &change];
-        self.answered(|| self.kubectl.run(&patch))
+        answered(|| self.kubectl.run(&patch))
     }
 
     /// What the repository says of weights and of labels is applied again, by the account of a GitOps tool.
@@ -216,7 +206,7 @@ impl<'a> Demo<'a> {
             "--as-group=system:masters",
         ];
         for object in manifests::routing(self.mode) {
-            self.answered(|| self.kubectl.apply_with(&user, &object))?.succeeded()?;
+            answered(|| self.kubectl.apply_with(&user, &object))?.succeeded()?;
         }
         Ok(())
     }
@@ -237,12 +227,7 @@ impl<'a> Demo<'a> {
 
     /// The same where there was no gate for a while.
     pub(crate) fn ends_after_an_outage(&self, gate: &Gate) -> Result {
-        let own = self.controllers_writes()?;
-        // Who was overtaken by another write tries again.
-        let is_fine = |write: &&Write| write.code < 300 || write.code == 409;
-        if let Some(write) = own.iter().find(|write| !is_fine(write)) {
-            return Err(format!("the controller was stopped: {}", said(write)).into());
-        }
+        self.was_never_stopped()?;
         let namespace = &self.kubectl.namespace;
         let is_refusal = |line: &&str| {
             let is_own = line.contains(namespace.as_str()) && line.contains(Argo::ACCOUNT);
@@ -251,9 +236,6 @@ impl<'a> Demo<'a> {
         if let Some(line) = gate.whole_log()?.lines().find(is_refusal) {
             return Err(format!("the gate stopped the controller: {line}").into());
         }
-        if own.is_empty() {
-            return Err("a controller that writes nothing proves nothing".into());
-        }
         let recording = Recording::of(&self.node.audit(), namespace, Argo::ACCOUNT)?;
         if recording.own().next().is_none() {
             // Services alone say who serves, and nothing of it is to be judged.
@@ -261,6 +243,20 @@ impl<'a> Demo<'a> {
         }
         recording.was_never_refused()?;
         recording.keep("argo", namespace.trim_start_matches("argo-"))
+    }
+
+    /// Whatever the controller wrote was stored.
+    pub(crate) fn was_never_stopped(&self) -> Result {
+        let own = self.controllers_writes()?;
+        // Who was overtaken by another write tries again.
+        let is_fine = |write: &&Write| write.code < 300 || write.code == 409;
+        if let Some(write) = own.iter().find(|write| !is_fine(write)) {
+            return Err(format!("the controller was stopped: {}", said(write)).into());
+        }
+        if own.is_empty() {
+            return Err("a controller that writes nothing proves nothing".into());
+        }
+        Ok(())
     }
 
     /// What the controller wrote here of what moves traffic, and of its Rollout beside the status.

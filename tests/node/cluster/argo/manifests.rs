@@ -73,12 +73,11 @@ impl Plan {
     }
 }
 
-/// Everything that is in the team's repository, the first version.
-pub(super) fn all(mode: Mode, plan: &Plan) -> Value {
+/// What is in the team's repository beside its Rollout, which refers to it.
+pub(super) fn surroundings(mode: Mode, plan: &Plan) -> Value {
     let mut objects: Vec<_> = mode.services().iter().map(|name| service(name)).collect();
     objects.extend(routing(mode));
     objects.extend(plan.objects.iter().cloned());
-    objects.push(rollout(mode, plan));
     list(&objects)
 }
 
@@ -127,7 +126,8 @@ fn destination_rule() -> Value {
     })
 }
 
-fn rollout(mode: Mode, plan: &Plan) -> Value {
+/// The first version.
+pub(super) fn rollout(mode: Mode, plan: &Plan) -> Value {
     let mut istio = json!({ "virtualService": { "name": "demo", "routes": ["primary"] } });
     let mut canary = match mode {
         Mode::Subsets => {
