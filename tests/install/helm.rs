@@ -67,7 +67,13 @@ impl<'a> Helm<'a> {
 
     pub(crate) fn roll_back(&self, revision: u32) -> Result {
         let revision = revision.to_string();
-        self.run(&["rollback", "sluicegate", &revision, "-n", NAMESPACE, "--wait"])?.succeeded()?;
+        let roll_back = ["rollback", "sluicegate", &revision, "-n", NAMESPACE, "--wait"];
+        // Helm 4 applies on the server's side, which refuses to undo what somebody did by hand unless told to.
+        let force: &[&str] = match self.version {
+            Version::Three => &[],
+            Version::Four => &["--force-conflicts"],
+        };
+        self.run(&[&roll_back[..], force].concat())?.succeeded()?;
         Ok(())
     }
 

@@ -3,6 +3,9 @@
 //!
 //! `make test-chart` builds what is needed and runs them; a plain `cargo test` leaves them out.
 
+// The counts are for whoever runs it.
+#![allow(clippy::print_stdout)]
+
 mod api;
 // The cases have a test of their own, and the end-to-end tests use more of the harness.
 #[allow(dead_code)]
