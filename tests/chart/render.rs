@@ -176,7 +176,7 @@ fn a_new_policy_restarts_no_pod(_: &Stage) -> Result {
     let after = HELMS[1].objects(&["--set", "policy.step.max=20"])?;
     let changed = before.iter().zip(&after).filter(|(a, b)| a != b).map(|(a, _)| name(a));
     let changed = changed.collect::<Vec<_>>();
-    if before.len() != after.len() || changed != [format!("ConfigMap sluicegate-policy")] {
+    if before.len() != after.len() || changed != ["ConfigMap sluicegate-policy"] {
         return Err(format!("a new policy of {NAMESPACE} changes {changed:?}").into());
     }
     Ok(())
