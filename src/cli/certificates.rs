@@ -75,20 +75,35 @@ enum Mode {
     SelfManaged,
 }
 
+/// Where the gate is, as far as flags say so.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Place<'a> {
+    /// How to reach the API server.
+    pub(super) kubeconfig: Option<&'a Path>,
+    /// The gate's namespace.
+    pub(super) namespace: Option<&'a str>,
+    /// Its Deployment.
+    pub(super) deployment: Option<&'a str>,
+}
+
 impl CertificateArguments {
-    /// Loads the certificate, or sees to it that it will be; what is returned ends after the shutdown. `where_from` is how to reach
-    /// the API server, and the gate's namespace, where flags say so.
+    /// Loads the certificate, or sees to it that it will be; what is returned ends after the shutdown.
     pub(super) async fn load(
         &self,
         certificates: &Arc<Certificates>,
-        where_from: (Option<&Path>, Option<&str>),
+        where_from: Place<'_>,
         shutdown: &CancellationToken,
     ) -> anyhow::Result<BoxFuture<'static, ()>> {
         if self.source.certs == Some(Mode::SelfManaged) {
-            let client = cluster::client(where_from.0).await?;
-            let namespace = where_from.1.unwrap_or(client.default_namespace()).to_owned();
+            let client = cluster::client(where_from.kubeconfig).await?;
+            let namespace = where_from.namespace.unwrap_or(client.default_namespace()).to_owned();
+            let owner = match where_from.deployment {
+                Some(name) => cluster::owner(&client, &namespace, name).await,
+                None => None,
+            };
             let settings = self.self_managed(namespace)?;
             let keeper = CertificateKeeper::new(client, settings, Arc::clone(certificates));
+            let keeper = keeper.owned_by(owner);
             let (keeping, shutdown) =
                 (tokio::spawn(keeper.run(shutdown.clone())), shutdown.clone());
             // Nobody would notice for weeks that nothing is renewed any more.

@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use super::certificates::CertificateArguments;
+use super::certificates::{CertificateArguments, Place};
 use super::mesh::MeshArguments;
 use crate::certs::Certificates;
 use crate::cluster::{self, Index, Memory, MemoryName, Reading, WatchEnded};
@@ -52,6 +52,9 @@ pub(super) struct Serve {
     /// The namespace of both; without it the Pod's own, or the kubeconfig's.
     #[arg(long, value_name = "NAMESPACE", conflicts_with = "world")]
     memory_namespace: Option<String>,
+    /// The Deployment of this gate, in that namespace: what the gate makes there is removed with it.
+    #[arg(long, value_name = "NAME", conflicts_with = "world")]
+    deployment: Option<String>,
     /// The policy to judge by; followed when it changes. The built-in default without one.
     #[arg(long, value_name = "FILE")]
     policy: Option<PathBuf>,
@@ -101,7 +104,11 @@ impl Serve {
             let (gate, metrics) = (Arc::clone(&gate), Arc::clone(&metrics));
             tokio::spawn(file.follow(self.policy_poll, gate, metrics, shutdown.clone()));
         }
-        let where_from = (self.kubeconfig.as_deref(), self.memory_namespace.as_deref());
+        let where_from = Place {
+            kubeconfig: self.kubeconfig.as_deref(),
+            namespace: self.memory_namespace.as_deref(),
+            deployment: self.deployment.as_deref(),
+        };
         let keeping = self.certificate.load(&certificates, where_from, &shutdown).await?;
         let config = Config {
             listen: self.listen,
@@ -159,6 +166,7 @@ impl Serve {
             let name = MemoryName { namespace, name: self.memory.clone() };
             Memory::new(client.clone(), name, Arc::clone(&index))
         });
+        let deployment = self.deployment.clone();
         let (keep, kept) = oneshot::channel();
         let follow = async move {
             // Nothing counts as listed before it is known which namespaces istiod reads, and what names mean to it.
@@ -171,6 +179,9 @@ impl Serve {
                 shutdown.clone(),
             ));
             if let Some(mut memory) = memory {
+                if let Some(name) = deployment {
+                    memory.owned_by(cluster::owner(&client, &memory.name().namespace, &name).await);
+                }
                 memory.recall().await;
                 let _ = keep.send(tokio::spawn(memory.keep(shutdown.clone())));
             }

@@ -15,7 +15,7 @@ use hyper::header::DATE;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::admissionregistration::v1::ValidatingWebhookConfiguration;
 use k8s_openapi::api::core::v1::Secret;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use k8s_openapi::jiff::Timestamp;
 use kube::api::{GetParams, PostParams};
 use kube::client::Body;
@@ -66,6 +66,8 @@ pub struct CertificateKeeper {
     settings: SelfManaged,
     api: Api<Secret>,
     lease: Lease,
+    /// With what the Secret is removed, where it is made here.
+    owner: Option<OwnerReference>,
     bundle: CaBundle,
     certificates: Arc<Certificates>,
     /// The Secret as it was last seen; `None` before the first time.
@@ -128,11 +130,19 @@ enum Failure {
 }
 
 impl CertificateKeeper {
+    /// Has what is made here removed with its owner.
+    #[must_use]
+    pub fn owned_by(mut self, owner: Option<OwnerReference>) -> Self {
+        self.lease.owned_by(owner.clone());
+        Self { owner, ..self }
+    }
+
     /// With these settings, for these connections.
     pub fn new(client: Client, settings: SelfManaged, certificates: Arc<Certificates>) -> Self {
         Self {
             api: Api::namespaced(client.clone(), &settings.namespace),
             lease: Lease::new(client.clone(), &settings.namespace, &settings.secret),
+            owner: None,
             bundle: CaBundle::new(client, &settings.webhook_configuration),
             settings,
             certificates,
@@ -342,6 +352,7 @@ impl CertificateKeeper {
         let mut secret = stored.clone().unwrap_or_else(|| Secret {
             metadata: ObjectMeta {
                 name: Some(self.settings.secret.clone()),
+                owner_references: self.owner.clone().map(|owner| vec![owner]),
                 ..ObjectMeta::default()
             },
             type_: Some("kubernetes.io/tls".to_owned()),

@@ -4,7 +4,7 @@ use std::hash::{BuildHasher, Hasher};
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::coordination::v1::{Lease as Stored, LeaseSpec};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta, OwnerReference};
 use k8s_openapi::jiff::Timestamp;
 use kube::api::PostParams;
 use kube::{Api, Client};
@@ -21,6 +21,8 @@ pub(super) struct Lease {
     api: Api<Stored>,
     name: String,
     identity: String,
+    /// With what it is removed, where it is made here.
+    owner: Option<OwnerReference>,
     /// What was stored when it last changed, and when that was seen.
     observed: Option<(Option<String>, Option<MicroTime>, Instant)>,
     /// When the last request began that took it or renewed it.
@@ -33,9 +35,15 @@ impl Lease {
             api: Api::namespaced(client, namespace),
             name: name.to_owned(),
             identity: identity(),
+            owner: None,
             observed: None,
             held: None,
         }
+    }
+
+    /// Has it removed with its owner.
+    pub(super) fn owned_by(&mut self, owner: Option<OwnerReference>) {
+        self.owner = owner;
     }
 
     /// Takes it or renews it; whether it is held from now on.
@@ -101,7 +109,9 @@ impl Lease {
             Some(stored) => (stored.metadata, stored.spec.unwrap_or_default()),
             None => {
                 let name = Some(self.name.clone());
-                (ObjectMeta { name, ..ObjectMeta::default() }, LeaseSpec::default())
+                let owner_references = self.owner.clone().map(|owner| vec![owner]);
+                let metadata = ObjectMeta { name, owner_references, ..ObjectMeta::default() };
+                (metadata, LeaseSpec::default())
             }
         };
         let is_new = spec.holder_identity.as_deref() != Some(&self.identity);

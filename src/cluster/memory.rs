@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::core::v1::ConfigMap;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use kube::api::PostParams;
 use kube::{Api, Client};
 use serde::{Deserialize, Serialize};
@@ -116,6 +116,8 @@ pub struct Memory {
     api: Api<ConfigMap>,
     lease: Lease,
     name: MemoryName,
+    /// With what it is removed.
+    owner: Option<OwnerReference>,
     index: Arc<Index>,
     /// What is stored, as far as is known.
     stored: Option<ConfigMap>,
@@ -136,6 +138,7 @@ impl Memory {
             api: Api::namespaced(client.clone(), &name.namespace),
             lease: Lease::new(client, &name.namespace, &name.name),
             name,
+            owner: None,
             index,
             stored: None,
             is_read: false,
@@ -143,6 +146,17 @@ impl Memory {
             kept: None,
             complaint: None,
         }
+    }
+
+    /// Where it is kept.
+    pub fn name(&self) -> &MemoryName {
+        &self.name
+    }
+
+    /// Has what is made here removed with its owner.
+    pub fn owned_by(&mut self, owner: Option<OwnerReference>) {
+        self.lease.owned_by(owner.clone());
+        self.owner = owner;
     }
 
     /// Hands the index what was kept; before it follows the cluster, so that nothing that is listed looks new. Where it cannot be
@@ -241,7 +255,11 @@ impl Memory {
             return Ok(());
         }
         let mut object = self.stored.clone().unwrap_or_else(|| ConfigMap {
-            metadata: ObjectMeta { name: Some(self.name.name.clone()), ..ObjectMeta::default() },
+            metadata: ObjectMeta {
+                name: Some(self.name.name.clone()),
+                owner_references: self.owner.clone().map(|owner| vec![owner]),
+                ..ObjectMeta::default()
+            },
             ..ConfigMap::default()
         });
         object.data.get_or_insert_with(BTreeMap::new).insert(KEY.to_owned(), text);

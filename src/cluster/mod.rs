@@ -19,6 +19,7 @@ mod live;
 mod memory;
 mod mesh_config;
 mod offline;
+mod owner;
 mod question;
 mod read;
 mod registration;
@@ -39,6 +40,7 @@ pub use mesh_config::{
     MeshConfig, MeshConfigName, Reading, follow_mesh_config, mesh_config, mesh_config_in, say,
 };
 pub use offline::{object_in, world};
+pub use owner::owner;
 pub use question::MOST_REQUESTS;
 pub use read::object;
 pub use registration::{RegistrationError, cluster_ip, unregister, webhooks};

@@ -85,6 +85,6 @@ impl<'a> Helm<'a> {
 
     /// What `helm test` finds.
     pub(crate) fn test(&self) -> Result<Answer> {
-        self.run(&["test", "sluicegate", "-n", NAMESPACE, "--logs", "--timeout", "2m"])
+        self.run(&["test", "sluicegate", "-n", NAMESPACE, "--timeout", "2m"])
     }
 }
