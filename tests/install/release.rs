@@ -55,6 +55,17 @@ impl Release {
         Ok(names.stdout().split_whitespace().map(str::to_owned).collect())
     }
 
+    /// Has the kubelet look at its Pods now, and bring them what has changed in ConfigMaps; by itself it does so once a minute.
+    ///
+    /// Source: <https://kubernetes.io/docs/tasks/configure-pod-container/configure-pod-configmap/#mounted-configmaps-are-updated-automatically>.
+    pub(crate) fn hurry(&self) -> Result {
+        let selector = format!("--selector={SELECTOR}");
+        let now = std::time::UNIX_EPOCH.elapsed()?.as_millis();
+        let mark = format!("sluicegate.dev/hurry={now}");
+        self.kubectl.run(&["annotate", "pods", &selector, "--overwrite", &mark])?.succeeded()?;
+        Ok(())
+    }
+
     /// How often containers of its Pods were started again.
     pub(crate) fn restarts(&self) -> Result<u32> {
         let selector = format!("--selector={SELECTOR}");

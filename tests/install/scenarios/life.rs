@@ -103,6 +103,7 @@ impl Life<'_> {
         self.raise(40)?.succeeded()?;
         let before = self.release.pods()?;
         self.helm.upgrade(&["--set", "policy.step.max=20"])?;
+        self.release.hurry()?;
         eventually("the new step is in force", BROUGHT, || {
             Ok(self.raise(40)?.stderr().contains("20 points is the most here"))
         })?;
@@ -117,6 +118,7 @@ impl Life<'_> {
         let change = json!({ "data": { "policy.yaml": "step: {max: many}" } }).to_string();
         let patch = ["patch", "configmap", "sluicegate-policy", "--type=merge", "-p", &change];
         self.release.kubectl.run(&patch)?.succeeded()?;
+        self.release.hurry()?;
         eventually("every replica says so", BROUGHT, || {
             Ok(self.release.samples("sluicegate_policy_current")? == [0.0, 0.0])
         })?;
@@ -130,6 +132,7 @@ impl Life<'_> {
 
     fn is_rolled_back(&self) -> Result {
         self.helm.roll_back(1)?;
+        self.release.hurry()?;
         eventually("the first policy is in force again", BROUGHT, || {
             Ok(self.release.samples("sluicegate_policy_current")? == [1.0, 1.0]
                 && self.raise(40)?.is_success())
