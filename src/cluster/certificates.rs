@@ -16,7 +16,6 @@ use k8s_openapi::ByteString;
 use k8s_openapi::api::admissionregistration::v1::ValidatingWebhookConfiguration;
 use k8s_openapi::api::core::v1::Secret;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
-use k8s_openapi::jiff::Timestamp;
 use kube::api::{GetParams, PostParams};
 use kube::client::Body;
 use kube::core::{Request, Status};
@@ -28,6 +27,7 @@ use tracing::{info, warn};
 
 use super::ca_bundle::CaBundle;
 use super::client::said;
+use super::clock::Clock;
 use super::lease::Lease;
 use super::watched::version;
 use crate::certs::authority::Authority;
@@ -41,8 +41,6 @@ const LOOK: Duration = Duration::from_millis(500);
 const RENEW: Duration = Duration::from_secs(5);
 /// How long after a failure until the next attempt.
 const AGAIN: Duration = Duration::from_secs(5);
-/// How often the holder reads the Secret again, and what time it is.
-const READ_AGAIN: Duration = Duration::from_secs(60);
 /// How long one request may take.
 const LIMIT: Duration = Duration::from_secs(5);
 
@@ -91,30 +89,6 @@ impl std::fmt::Debug for CertificateKeeper {
         f.debug_struct("CertificateKeeper")
             .field("settings", &self.settings)
             .finish_non_exhaustive()
-    }
-}
-
-/// The API server's clock: what is signed must be valid for API servers, whatever the clock of this machine says.
-#[derive(Debug, Default)]
-struct Clock(Option<(i64, Instant)>);
-
-impl Clock {
-    fn set(&mut self, now: Option<i64>) {
-        let own = Timestamp::now().as_second();
-        self.0 = Some((now.unwrap_or(own), Instant::now()));
-    }
-
-    fn now(&self) -> i64 {
-        match self.0 {
-            Some((at, since)) => {
-                at.saturating_add(i64::try_from(since.elapsed().as_secs()).unwrap_or_default())
-            }
-            None => Timestamp::now().as_second(),
-        }
-    }
-
-    fn is_fresh(&self) -> bool {
-        self.0.is_some_and(|(_, since)| since.elapsed() < READ_AGAIN)
     }
 }
 

@@ -10,6 +10,7 @@
 mod ca_bundle;
 mod certificates;
 mod client;
+mod clock;
 mod feed;
 mod files;
 mod floor;

@@ -80,6 +80,19 @@ fn what_is_broken_costs_only_itself() {
 }
 
 #[test]
+fn a_secret_that_is_gone_comes_back_with_what_is_served_and_without_the_old_key() {
+    let known = fresh(START);
+    let mended = Kept::default().mended(Some(&known), START);
+    assert_eq!((&mended.leaf, &mended.bundle), (&known.leaf, &known.bundle));
+    assert_eq!((&mended.signer, &mended.next), (&None, &None));
+    assert_eq!(next(&mended, START, all(100)), Step::IntroduceAuthority);
+    // What is good is not mended, and what has ended mends nothing.
+    let other = fresh(START);
+    assert_eq!(other.clone().mended(Some(&known), START), other);
+    assert_eq!(Kept::default().mended(Some(&known), START + 91), Kept::default());
+}
+
+#[test]
 fn a_leaf_is_renewed_when_two_thirds_are_over_or_its_names_are_others() {
     let kept = fresh(START);
     assert!(

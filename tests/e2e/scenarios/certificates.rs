@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::scenarios;
 use crate::harness::site::{SECRET, handshake};
@@ -15,7 +15,6 @@ scenarios![
     the_ca_bundle_is_put_back_and_nothing_else_is_touched,
     a_configuration_that_is_gone_is_waited_for_and_never_made,
     replicas_that_start_at_once_agree_on_one_secret,
-    a_secret_that_is_deleted_or_broken_costs_no_handshake,
     a_holder_that_dies_in_the_middle_of_a_rotation,
     without_permission_it_says_which_and_goes_on,
 ];
@@ -163,76 +162,6 @@ fn replicas_that_start_at_once_agree_on_one_secret(stage: &Stage) -> Result {
     let made =
         gates.iter().map(|gate| Ok(gate.log()?.matches("a CA and a certificate made").count()));
     must_be(&made.collect::<Result<Vec<_>>>()?.iter().sum::<usize>(), &1)
-}
-
-fn a_secret_that_is_deleted_or_broken_costs_no_handshake(stage: &Stage) -> Result {
-    let site = Site::new(stage.plane()?, "certs-broken")?;
-    let settle = Duration::from_secs(2);
-    let mut gates =
-        (0..2).map(|own| site.spawn(own, &["--certs-settle", "2s"])).collect::<Result<Vec<_>>>()?;
-    let probe = site.register(&gates.iter().collect::<Vec<_>>())?;
-    for gate in &mut gates {
-        gate.wait()?;
-    }
-    probe.wait()?;
-    let (mut handshakes, mut writes) = (0, 0);
-    let mut look = |what: &str, done: &dyn Fn() -> Result<bool>| -> Result {
-        let deadline = Instant::now() + SOON;
-        let mut bundle = (site.bundle()?.ok_or("no caBundle")?, Instant::now());
-        while !done()? {
-            for gate in gates.iter().cycle().take(20) {
-                // A client that has not yet taken in what was said within the last moments.
-                handshake(gate.port(), &bundle.0).map_err(|error| {
-                    format!("{what}: no handshake: {}", crate::harness::text(error))
-                })?;
-                handshakes += 1;
-            }
-            writes += 1;
-            if !probe.is_asked()? {
-                return Err(format!("{what}: a write was not judged").into());
-            }
-            if bundle.1.elapsed() > settle / 2 {
-                bundle = (site.bundle()?.ok_or("no caBundle")?, Instant::now());
-            }
-            if Instant::now() > deadline {
-                return Err(format!("{what}: not within {SOON:?}").into());
-            }
-        }
-        Ok(())
-    };
-    let leaf = || site.secret("tls.crt");
-    let garbage = |key: &str| json!({ "stringData": { key: "garbage" } }).to_string();
-    for how in ["deleted", "ca.key", "tls.crt", "tls.key", "ca.crt"] {
-        let before = leaf()?;
-        match how {
-            "deleted" => site.kubectl.run(&["delete", "secret", SECRET])?,
-            key => site.kubectl.run(&["patch", "secret", SECRET, "-p", &garbage(key)])?,
-        }
-        .succeeded()?;
-        let is_mended = || {
-            let new = leaf()?;
-            // A broken leaf comes back as it was; the key of a CA never does.
-            let is_other = new != before || how.starts_with("tls");
-            let is_settled = site.secret("next-ca.key")?.is_none();
-            let is_whole =
-                new.is_some_and(|own| own.contains("BEGIN")) && site.secret("ca.key")?.is_some();
-            let bundle = site.bundle()?.ok_or("no caBundle")?;
-            let is_served = gates.iter().all(|gate| handshake(gate.port(), &bundle).is_ok());
-            Ok(is_other && is_settled && is_whole && is_served)
-        };
-        look(how, &is_mended)?;
-    }
-    eprintln!(
-        "certificates: {handshakes} handshakes and {writes} writes while the Secret was broken in five ways, none failed"
-    );
-
-    // A CA whose key is known to others leaves at once where a person says so.
-    let now = json!({ "stringData": { "retire-after": "2020-01-01T00:00:00Z" } }).to_string();
-    site.kubectl.run(&["patch", "secret", SECRET, "-p", &now])?.succeeded()?;
-    eventually("only one CA is trusted", SOON, || {
-        Ok(site.bundle()?.is_some_and(|own| own.matches("BEGIN").count() == 1))
-    })?;
-    must_be(&probe.is_asked()?, &true)
 }
 
 fn a_holder_that_dies_in_the_middle_of_a_rotation(stage: &Stage) -> Result {
