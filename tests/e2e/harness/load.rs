@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use k8s_openapi::api::admissionregistration::v1::ValidatingWebhookConfiguration;
 use kube::Api;
 use kube::api::PostParams;
 use kube::core::{ApiResource, DynamicObject, GroupVersionKind};
@@ -44,6 +45,7 @@ impl Load {
         let runtime =
             tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
         let client = runtime.block_on(cluster::client(Some(&site.kubectl.kubeconfig)))?;
+        runtime.spawn(look(client.clone(), site.name.clone(), Arc::clone(&shared)));
         let writers = (0..WRITERS).map(|number| {
             let namespace = format!("{}-behind", site.name);
             runtime.spawn(write(client.clone(), namespace, number, Arc::clone(&shared)))
@@ -54,21 +56,12 @@ impl Load {
             thread::spawn(move || shake_hands(port, late, &shared))
         });
         let clients = clients.collect();
-        let load = Self { shared, clients, writers, runtime };
-        load.look(site)?;
-        Ok(load)
+        Ok(Self { shared, clients, writers, runtime })
     }
 
-    /// Looks which bundle is the one now.
-    pub(crate) fn look(&self, site: &Site<'_>) -> Result<Option<String>> {
-        let bundle = site.bundle()?;
-        if let Some(bundle) = &bundle {
-            let mut all = locked(&self.shared.bundles);
-            if all.last().is_none_or(|(_, last)| last != bundle) {
-                all.push((Instant::now(), bundle.clone()));
-            }
-        }
-        Ok(bundle)
+    /// The bundles that there have been until now, in their order.
+    pub(crate) fn bundles(&self) -> Vec<String> {
+        locked(&self.shared.bundles).iter().map(|(_, bundle)| bundle.clone()).collect()
     }
 
     /// Ends, says how much there was, and fails where anything did, or where there was too little to say anything.
@@ -112,6 +105,26 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl Shared {
     fn failed(&self, what: String) {
         locked(&self.failures).push(what);
+    }
+}
+
+/// Looks which bundle is the one now, more often than anybody could who has to start a program for it: clients are to be as late as
+/// they are told, and no later.
+async fn look(client: kube::Client, name: String, shared: Arc<Shared>) {
+    let api = Api::<ValidatingWebhookConfiguration>::all(client);
+    while !shared.over.load(SeqCst) {
+        if let Ok(found) = api.get(&name).await {
+            let webhooks = found.webhooks.into_iter().flatten();
+            let mut bundles = webhooks.map(|own| own.client_config.ca_bundle.unwrap_or_default().0);
+            let first = bundles.next().unwrap_or_default();
+            let bundle = String::from_utf8_lossy(&first).into_owned();
+            let mut all = locked(&shared.bundles);
+            let is_new = all.last().is_none_or(|(_, last)| *last != bundle);
+            if is_new && !bundle.is_empty() && bundles.all(|other| other == first) {
+                all.push((Instant::now(), bundle));
+            }
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
 
