@@ -20,7 +20,7 @@ use crate::policy::{Reference, Verdict};
 use crate::world::{Kind, World};
 
 /// How long all requests of one confirmation may take together.
-const LIMIT: Duration = Duration::from_secs(1);
+const LIMIT: Duration = Duration::from_secs(2);
 
 /// Of Pods and Namespaces only the labels are asked for: a tenth of the bytes.
 const LABELS_ONLY: &str =

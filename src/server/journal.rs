@@ -1,7 +1,8 @@
-//! The log line of a verdict.
+//! The log line of a verdict, or of none.
 
 use super::gate::Judged;
 use super::metrics::Outcome;
+use super::refusal::Refusal;
 use crate::policy::{Mode, Review};
 use crate::world::Kind;
 
@@ -48,4 +49,16 @@ pub(super) fn record(review: &Review, operation: &'static str, judged: &Judged) 
             "would have been refused"
         );
     }
+}
+
+/// A write that was understood, and got no verdict.
+pub(super) fn without_verdict(review: &Review, operation: &'static str, refusal: &Refusal) {
+    let Review { namespace, name, user, dry_run, .. } = review;
+    let kind = review.kind().map_or("", Kind::name);
+    tracing::info!(operation, kind, namespace, name, user, dry_run, error = %refusal, "no verdict");
+}
+
+/// A request of which nobody can say what it was about.
+pub(super) fn unread(refusal: &Refusal) {
+    tracing::info!(error = %refusal, "no verdict");
 }

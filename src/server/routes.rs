@@ -11,15 +11,16 @@ use axum::http::header;
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use http_body_util::BodyExt;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tower_http::catch_panic::CatchPanicLayer;
 
 use super::BODY_LIMIT;
 use super::admission::{self, Asked};
-use super::gate::Gate;
+use super::gate::{Gate, Judged};
 use super::journal;
 use super::metrics::{Metrics, Outcome};
 use super::refusal::Refusal;
+use crate::policy::Review;
 
 /// What a review needs.
 pub(super) struct App {
@@ -54,35 +55,45 @@ async fn validate(State(app): State<Arc<App>>, request: Request) -> Response {
         Ok((outcome, body)) => {
             (outcome, ([(header::CONTENT_TYPE, "application/json")], body).into_response())
         }
-        Err(refusal) => {
-            tracing::info!(error = %refusal, "no verdict");
-            (refusal.outcome(), refusal.into_response())
-        }
+        Err(refusal) => (refusal.outcome(), refusal.into_response()),
     };
     app.metrics.reviewed(outcome, started.elapsed());
     response
 }
 
 async fn answer(app: &App, body: Body) -> Result<(Outcome, Vec<u8>), Refusal> {
+    let (_slot, asked) = asked(app, body).await.inspect_err(journal::unread)?;
+    let Asked { operation, review: Some(review), .. } = &asked else {
+        return Ok((Outcome::Error, admission::respond_without_object(&asked)));
+    };
+    let judged = judged(app, review).await;
+    let judged =
+        judged.inspect_err(|refusal| journal::without_verdict(review, operation, refusal))?;
+    app.metrics.found(&judged.verdict);
+    journal::record(review, operation, &judged);
+    Ok((Outcome::of(&judged.verdict), admission::respond(&asked, &judged.verdict)))
+}
+
+/// What is to be judged, and the slot in which that is done.
+async fn asked(app: &App, body: Body) -> Result<(SemaphorePermit<'_>, Asked), Refusal> {
     // Taken before the body is read: it bounds the memory that bodies take, too.
-    let Ok(_slot) = app.slots.try_acquire() else {
+    let Ok(slot) = app.slots.try_acquire() else {
         app.metrics.overloaded();
         return Err(Refusal::Overload);
     };
     let body = tokio::time::timeout(app.body_timeout, read(body))
         .await
         .unwrap_or(Err(Refusal::SlowBody(app.body_timeout)))?;
-    let asked = admission::parse(&body)?;
-    let Asked { operation, review: Some(review), .. } = &asked else {
-        return Ok((Outcome::Error, admission::respond_without_object(&asked)));
-    };
+    Ok((slot, admission::parse(&body)?))
+}
+
+async fn judged(app: &App, review: &Review) -> Result<Judged, Refusal> {
     let judged = app.gate.review(review, &app.metrics).await?;
-    if !judged.verdict.is_decided() {
-        return Err(Refusal::Undecided(judged.verdict.missing));
+    if judged.verdict.is_decided() {
+        Ok(judged)
+    } else {
+        Err(Refusal::Undecided(judged.verdict.missing))
     }
-    app.metrics.found(&judged.verdict);
-    journal::record(review, operation, &judged);
-    Ok((Outcome::of(&judged.verdict), admission::respond(&asked, &judged.verdict)))
 }
 
 /// Reads a body up to the limit. What is a little larger is read to its end and thrown away: closing a connection while

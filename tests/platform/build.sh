@@ -69,8 +69,21 @@ recipe() { # FOLDER SOURCE
   esac
 }
 
+# Gets modules. Whoever serves them may be out for a moment, and that should not be the end of half an hour of building.
+fetch() { # FOLDER COMMAND...
+  local folder=$1 pause
+  shift
+  for pause in 5 20 60; do
+    (cd "$here/$folder" && "$@" >/dev/null) && return
+    say "$folder: not to be had, once more in $pause s" >&2
+    sleep "$pause"
+  done
+  (cd "$here/$folder" && "$@" >/dev/null)
+}
+
 build() { # FOLDER PACKAGE NAME
   local began=$SECONDS beat=30
+  fetch "$1" go list -mod=readonly -tags "$tags" -deps "$2" || exit 1
   (cd "$here/$1" && exec go build -mod=readonly -trimpath -tags "$tags" -ldflags "$ldflags" -o "$unfinished" "$2") &
   builder=$!
   while kill -0 "$builder" 2>/dev/null; do
@@ -90,7 +103,8 @@ build() { # FOLDER PACKAGE NAME
 
 copy() { # FOLDER MODULE//FILE
   local dir
-  dir=$(cd "$here/$1" && go mod download "${2%%//*}" && go list -mod=readonly -m -f '{{.Dir}}' "${2%%//*}")
+  fetch "$1" go mod download "${2%%//*}" || exit 1
+  dir=$(cd "$here/$1" && go list -mod=readonly -m -f '{{.Dir}}' "${2%%//*}")
   cp "$dir/${2#*//}" "$unfinished"
   chmod 644 "$unfinished"
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use super::scenarios;
-use crate::cluster::{App, Node};
+use crate::cluster::{App, Node, answered};
 use crate::harness::{Answer, Result, eventually, virtual_service};
 use crate::helm::{Helm, Version};
 use crate::release::{Release, import_image};
@@ -91,7 +91,7 @@ impl Life<'_> {
     /// To so many percent, as a dry run.
     fn raise(&self, canary: u32) -> Result<Answer> {
         let split = virtual_service(&[("v1", 100 - canary), ("v2", canary)]);
-        self.app.kubectl.apply_with(&["--dry-run=server"], &split)
+        answered(|| self.app.kubectl.apply_with(&["--dry-run=server"], &split))
     }
 
     fn tests_itself(&self) -> Result {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use super::answered;
 use super::image::Image;
 use crate::harness::{
     Answer, Kubectl, Result, destination_rule, eventually, list, service, virtual_service,
@@ -82,8 +83,10 @@ impl App {
         Ok(answer.stdout().trim().to_owned())
     }
 
+    /// As a person who tries again where there is no verdict: on a machine with too much to do, the API server may not answer the
+    /// gate in time.
     pub(crate) fn apply(&self, object: &Value) -> Result<Answer> {
-        self.kubectl.apply(object)
+        answered(|| self.kubectl.apply(object))
     }
 
     pub(crate) fn must_store(&self, weights: &str) -> Result {

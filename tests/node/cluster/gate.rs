@@ -138,14 +138,23 @@ impl Gate {
         Ok(self.kubectl.run(&["get", "--raw", &path])?.succeeded()?.stdout().to_owned())
     }
 
+    /// Nothing that this account wrote in a namespace was refused, or got no verdict, as the logs of the replicas say.
+    pub(crate) fn let_pass(&self, namespace: &str, account: &str) -> Result {
+        let log = self.last_lines(-1)?;
+        let (namespace, account) = (format!("\"{namespace}\""), format!("\"{account}\""));
+        let is_stopped = |line: &&str| {
+            let is_own = line.contains(&namespace) && line.contains(&account);
+            is_own && ["\"refused\"", "\"no verdict\""].iter().any(|word| line.contains(word))
+        };
+        match log.lines().find(is_stopped) {
+            Some(line) => Err(format!("the gate stopped the controller: {line}").into()),
+            None => Ok(()),
+        }
+    }
+
     /// The ends of the logs of all replicas.
     pub(crate) fn log(&self) -> Result<String> {
         self.last_lines(200)
-    }
-
-    /// All that the replicas that are there have said.
-    pub(crate) fn whole_log(&self) -> Result<String> {
-        self.last_lines(-1)
     }
 
     fn last_lines(&self, lines: i32) -> Result<String> {

@@ -30,7 +30,9 @@ fn no_write_is_lost_while_replicas_are_replaced(gate: &Gate, app: &App) -> Resul
     // Until the last of the old ones has ended, which is some time after the new ones are ready.
     eventually("all replicas are new", SOON, || {
         weight = weight % 40 + 1;
-        app.apply(&virtual_service(&[("v1", 100 - weight), ("v2", weight)]))?.succeeded()?;
+        // At the first try.
+        let step = virtual_service(&[("v1", 100 - weight), ("v2", weight)]);
+        app.kubectl.apply(&step)?.succeeded()?;
         Ok(gate.pods()?.iter().all(|pod| !before.contains(pod)))
     })?;
     gate.until_ready(2)?;
