@@ -38,6 +38,8 @@ pub struct Destination {
     pub(super) is_external: bool,
     /// The part that the policy or its name gives to it.
     pub role: Option<Role>,
+    /// The part that a Canary or a Rollout gives to it.
+    part: Option<Role>,
     /// Whether only the host's name says the role.
     is_role_of_host: bool,
     /// The number of its host: equal for equal hosts.
@@ -298,6 +300,7 @@ impl Destinations {
             Some(labels) if !is_blind => world.selected(&own.host, labels, port),
             _ => None,
         };
+        let part = context.parts.role(&own.host, subset);
         // Another port of the same Pods is the same destination; where fewer of them serve it, it is not.
         let same = match &labels {
             Some(labels) => own
@@ -305,7 +308,7 @@ impl Destinations {
                 .get(labels)
                 .into_iter()
                 .flatten()
-                .find(|&&at| self.all[at].endpoints == endpoints)
+                .find(|&&at| self.all[at].endpoints == endpoints && self.all[at].part == part)
                 .copied(),
             None => own.written.get(subset).map(|ports| ports.first.1),
         };
@@ -337,7 +340,7 @@ impl Destinations {
             names::policy_role(roles, &[&subset, &own.name, own.host.as_str(), &label])
         };
         let role = has_roles.then(by_policy).flatten();
-        let role = role.or_else(|| context.parts.role(&own.host, &subset));
+        let role = role.or(part);
         let role = role.or_else(|| {
             let revision = world.revision(own.namespace.as_deref()?, labels.as_ref()?)?;
             Some(match revision {
@@ -361,6 +364,7 @@ impl Destinations {
             short: own.short.clone(),
             name: own.name.clone(),
             endpoints,
+            part,
             is_role_of_host: role.is_none(),
             role: role.or(own.role),
             namespace: own.namespace.clone(),
@@ -410,8 +414,10 @@ impl Destinations {
             // All endpoints of a host include those of its subsets, known or not.
             return 1.0;
         }
-        if at.namespace != through.namespace {
-            // A Service selects Pods of its own namespace; equal labels elsewhere are other Pods.
+        // A Service selects Pods of its own namespace; equal labels elsewhere are other Pods. What a controller tells apart has
+        // equal labels only until it has written its own, which no file in a repository has.
+        let is_told_apart = at.part.is_some() && through.part.is_some() && at.part != through.part;
+        if at.namespace != through.namespace || is_told_apart {
             return 0.0;
         }
         let (Some(own), Some(theirs)) = (&at.endpoints, &through.endpoints) else { return 0.0 };
