@@ -129,6 +129,17 @@ impl World {
         })
     }
 
+    /// Whether Argo Rollouts has written a hash into these labels of a subset, or into the selector of this Service, given by
+    /// namespace and name.
+    pub fn has_hash(
+        &self,
+        (namespace, service): (&str, &str),
+        labels: Option<&BTreeMap<String, String>>,
+    ) -> bool {
+        let selector = self.service(namespace, service).map(|service| &service.selector);
+        [labels, selector].into_iter().flatten().any(|own| own.contains_key(POD_TEMPLATE_HASH))
+    }
+
     /// The first Canary by name, other than `own`, that rolls out the same workload.
     pub fn rival_of(
         &self,

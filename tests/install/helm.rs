@@ -16,7 +16,7 @@ pub(crate) enum Version {
 }
 
 impl Version {
-    fn program(self) -> &'static str {
+    pub(crate) fn program(self) -> &'static str {
         match self {
             Self::Three => "helm3",
             Self::Four => "helm4",

@@ -38,7 +38,7 @@ pub struct Destination {
     pub(super) is_external: bool,
     /// The part that the policy or its name gives to it.
     pub role: Option<Role>,
-    /// The part that a Canary or a Rollout gives to it.
+    /// The part that a Canary or a Rollout gives to it, where no hash tells yet which Pods play it.
     part: Option<Role>,
     /// Whether only the host's name says the role.
     is_role_of_host: bool,
@@ -300,7 +300,9 @@ impl Destinations {
             Some(labels) if !is_blind => world.selected(&own.host, labels, port),
             _ => None,
         };
-        let part = context.parts.role(&own.host, subset);
+        let given = context.parts.role(&own.host, subset);
+        let service = || (own.namespace.as_deref().unwrap_or_default(), &*own.name);
+        let part = given.filter(|_| !world.has_hash(service(), labels.as_ref()));
         // Another port of the same Pods is the same destination; where fewer of them serve it, it is not.
         let same = match &labels {
             Some(labels) => own
@@ -340,7 +342,7 @@ impl Destinations {
             names::policy_role(roles, &[&subset, &own.name, own.host.as_str(), &label])
         };
         let role = has_roles.then(by_policy).flatten();
-        let role = role.or(part);
+        let role = role.or(given);
         let role = role.or_else(|| {
             let revision = world.revision(own.namespace.as_deref()?, labels.as_ref()?)?;
             Some(match revision {
@@ -414,8 +416,8 @@ impl Destinations {
             // All endpoints of a host include those of its subsets, known or not.
             return 1.0;
         }
-        // A Service selects Pods of its own namespace; equal labels elsewhere are other Pods. What a controller tells apart has
-        // equal labels only until it has written its own, which no file in a repository has.
+        // A Service selects Pods of its own namespace; equal labels elsewhere are other Pods. What Argo Rollouts
+        // tells apart selects the same until it has written its hashes, which no file in a repository has.
         let is_told_apart = at.part.is_some() && through.part.is_some() && at.part != through.part;
         if at.namespace != through.namespace || is_told_apart {
             return 0.0;

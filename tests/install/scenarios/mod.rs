@@ -2,13 +2,14 @@
 
 mod life;
 mod load;
+mod manual;
 
 use crate::harness::Result;
 
 pub(crate) type Scenario = (&'static str, fn() -> Result);
 
 pub(crate) fn all() -> impl Iterator<Item = Scenario> {
-    [life::ALL, load::ALL].into_iter().flatten().copied()
+    [manual::ALL, life::ALL, load::ALL].into_iter().flatten().copied()
 }
 
 /// The scenarios of a file with their names; one that is not listed is dead code, and the compiler says so.
