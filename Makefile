@@ -78,7 +78,9 @@ SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null)
 
 ## image: the release as an OCI archive for this machine's architecture, without a daemon; IMAGE and TAG name it
 image: release
-	SOURCE_DATE_EPOCH=$(SOURCE_DATE_EPOCH) cargo run --quiet --locked --example image -- \
+	@# Not by cargo: C libraries are compiled anew where this variable is another one.
+	cargo build --quiet --locked --example image
+	SOURCE_DATE_EPOCH=$(SOURCE_DATE_EPOCH) target/debug/examples/image \
 	  target/$(HOST)/release/sluicegate target/image/sluicegate.tar \
 	  --name "$(IMAGE)" --tag "$(TAG)" --source "$(SOURCE)" --revision "$(REVISION)" \
 	  --without "$(CURDIR)/" --without "$(HOME)/" --without "$(CARGO_HOME)/"
