@@ -60,13 +60,13 @@ static:
 CARGO_HOME ?= $(HOME)/.cargo
 
 ## release: sluicegate for production, static as well; the same bytes wherever these sources are built
-# The folders of this machine would be named in the binary, and make it another one elsewhere.
+# The folders of this machine would be named in the binary, and the time at which C libraries were compiled: another one elsewhere.
 release:
 	cargo fetch --quiet --locked --target $(HOST)
 	@for folder in "$(CURDIR)=/sluicegate" $$(printf '%s=/crates ' $(CARGO_HOME)/registry/src/*); do \
 	  rust="$$rust --remap-path-prefix=$$folder"; c="$$c -ffile-prefix-map=$$folder"; \
 	done; \
-	RUSTFLAGS="-C target-feature=+crt-static$$rust" CFLAGS="$$CFLAGS$$c" \
+	$(if $(SOURCE_DATE_EPOCH),SOURCE_DATE_EPOCH=$(SOURCE_DATE_EPOCH)) RUSTFLAGS="-C target-feature=+crt-static$$rust" CFLAGS="$$CFLAGS$$c" \
 	  cargo build --locked --release --bin sluicegate --target $(HOST)
 
 IMAGE ?= ghcr.io/sluicegate/sluicegate
