@@ -32,8 +32,10 @@ comparison: platform-mesh
 platform-mesh:
 	tests/platform/build.sh --mesh
 
-## test-cluster: the gate as Pods of a real node, with a kubelet of its own; needs root
-test-cluster: platform platform-node static
+GATE ?= static
+
+## test-cluster: the gate as Pods of a real node, with a kubelet of its own; needs root. GATE=release takes what `make image` builds, too
+test-cluster: platform platform-node $(GATE)
 	cargo test --locked --test node -- --include-ignored --skip again_and_again
 	@# Beside the others its Pods would not start in time.
 	cargo test --locked --test node -- --include-ignored again_and_again
@@ -102,4 +104,4 @@ lint:
 
 ## bench: parse, evaluate and index
 bench:
-	cargo bench --locked
+	cargo bench --locked --bench core

@@ -11,19 +11,20 @@ use std::sync::Arc;
 
 use libtest_mimic::{Arguments, Trial};
 
-use self::harness::Stage;
+use self::harness::{Failures, Stage};
 
 /// An own `main`, because the control plane has to be stopped after the last scenario and statics are never dropped.
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
-    let stage = Arc::new(Stage::default());
+    let (stage, failures) = (Arc::new(Stage::default()), Arc::new(Failures::default()));
     let trials = scenarios::all().map(|(name, scenario)| {
-        let stage = Arc::clone(&stage);
-        Trial::test(name, move || scenario(&stage))
+        let (stage, failures) = (Arc::clone(&stage), Arc::clone(&failures));
+        Trial::test(name, move || failures.noted(name, scenario(&stage)))
     });
     let conclusion = libtest_mimic::run(&arguments, trials.collect());
     if conclusion.has_failed() {
         stage.print_logs();
+        failures.print();
     }
     drop(stage);
     conclusion.exit_code()

@@ -13,7 +13,7 @@ const SELECTOR: &str = "app.kubernetes.io/instance=sluicegate,app.kubernetes.io/
 
 /// Lets the node's Pods use what `make image` built, under the name that the chart gives it.
 pub(crate) fn import_image(node: &Node) -> Result {
-    node.import_archive(&built("image/sluicegate.tar", "make image")?)
+    node.import_archive(&built(&["image/sluicegate.tar"], "make image")?)
 }
 
 /// The gate of a release.

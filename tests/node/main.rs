@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use libtest_mimic::{Arguments, Trial};
 
 use self::cluster::{Argo, Flagger, Gate, Node};
-use self::harness::{Result, text};
+use self::harness::{Failures, Result, text};
 
 /// Scenarios side by side. Those with a delivery controller wait most of the time: it takes a step in ten seconds.
 const THREADS: usize = 10;
@@ -92,14 +92,16 @@ fn main() -> ExitCode {
     if let Some(code) = cluster::unless_a_node_can_be_held(&arguments) {
         return code;
     }
-    let stage = Arc::new(Stage::default());
+    let (stage, failures) = (Arc::new(Stage::default()), Arc::new(Failures::default()));
     let trials = scenarios::all().map(|(name, scenario)| {
-        let stage = Arc::clone(&stage);
-        Trial::test(name, move || scenario(&stage)).with_ignored_flag(true)
+        let (stage, failures) = (Arc::clone(&stage), Arc::clone(&failures));
+        let run = move || failures.noted(name, scenario(&stage));
+        Trial::test(name, run).with_ignored_flag(true)
     });
     let conclusion = libtest_mimic::run(&arguments, trials.collect());
     if conclusion.has_failed() {
         stage.print_logs();
+        failures.print();
     }
     drop(stage);
     conclusion.exit_code()

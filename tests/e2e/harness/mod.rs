@@ -19,7 +19,7 @@ pub(crate) mod site;
 mod verb;
 mod workloads;
 
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -90,6 +90,30 @@ impl Running {
         let gate = Gate::start(&plane, SHARED)?;
         gate.register(&plane, SHARED)?;
         Ok(Self { _gate: gate, plane })
+    }
+}
+
+/// What went wrong, to be said once more after the logs: of a long output often only the end is kept.
+#[derive(Default)]
+pub(crate) struct Failures(Mutex<Vec<String>>);
+
+impl Failures {
+    /// The most lines of one failure.
+    const LINES: usize = 30;
+
+    /// Takes a note of how a scenario ended.
+    pub(crate) fn noted(&self, scenario: &str, ended: Result) -> Result {
+        ended.inspect_err(|error| {
+            let error = error.message().unwrap_or_default();
+            let lines = error.lines().take(Self::LINES).collect::<Vec<_>>().join("\n");
+            let mut own = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+            own.push(format!("{scenario}: {lines}"));
+        })
+    }
+
+    pub(crate) fn print(&self) {
+        let own = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        own.iter().for_each(|failure| eprintln!("\nfailed: {failure}"));
     }
 }
 

@@ -6,12 +6,15 @@ use std::time::SystemTime;
 
 use crate::harness::Result;
 
-/// A file below `target`, not older than the source, or what to do about it.
-pub(crate) fn built(file: &str, command: &str) -> Result<PathBuf> {
+/// The one of these files below `target` that was built last, not older than the source, or what to do about it.
+pub(crate) fn built(files: &[impl AsRef<str>], command: &str) -> Result<PathBuf> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    let path = root.join("target").join(file);
-    let built = fs::metadata(&path).and_then(|file| file.modified());
-    let built = built.map_err(|_| format!("{} is missing: run `{command}`", path.display()))?;
+    let paths = files.iter().map(|file| root.join("target").join(file.as_ref()));
+    let times = paths.filter_map(|path| Some((fs::metadata(&path).ok()?.modified().ok()?, path)));
+    let Some((built, path)) = times.max() else {
+        let names = files.iter().map(AsRef::as_ref).collect::<Vec<_>>().join(", ");
+        return Err(format!("target has no {names}: run `{command}`").into());
+    };
     if newest(&root.join("src"))? > built {
         return Err(format!("{} is older than src: run `{command}`", path.display()).into());
     }

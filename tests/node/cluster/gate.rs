@@ -206,7 +206,9 @@ fn deployment(replicas: u32) -> Value {
     })
 }
 
-/// What `make static` builds.
+/// What `make static` or `make release` has built, the newer of the two.
 fn static_program() -> Result<PathBuf> {
-    built(&format!("{}-unknown-linux-gnu/debug/sluicegate", std::env::consts::ARCH), "make static")
+    let folder = format!("{}-unknown-linux-gnu", std::env::consts::ARCH);
+    let files = ["debug", "release"].map(|profile| format!("{folder}/{profile}/sluicegate"));
+    built(&files, "make static")
 }
