@@ -32,6 +32,8 @@ out=$(cd "$out" && pwd)
 
 # An enclosing workspace or -mod=mod would build something else than go.sum says.
 export CGO_ENABLED=0 GOWORK=off
+# The compiler collects its garbage less often: a tenth of its time, for some memory.
+export GOGC=${GOGC:-400}
 
 say() { printf 'platform: %s\n' "$*"; }
 
@@ -60,7 +62,7 @@ need_go() {
 
 # What an output was made from; kept beside it, so that a changed version or flag rebuilds it.
 recipe() { # FOLDER SOURCE
-  printf '%s %s %s/%s\n' "$2" "$ldflags${tags:+ -tags $tags}" "${GOOS:-}" "${GOARCH:-}"
+  printf '%s %s %s/%s\n' "$2" "$ldflags${tags:+ -tags $tags}${gcflags:+ -gcflags $gcflags}" "${GOOS:-}" "${GOARCH:-}"
   cat "$here/$1/go.mod"
   case $2 in
     # A program of our own is its source and needs nobody.
@@ -84,7 +86,7 @@ fetch() { # FOLDER COMMAND...
 build() { # FOLDER PACKAGE NAME
   local began=$SECONDS beat=30
   fetch "$1" go list -mod=readonly -tags "$tags" -deps "$2" || exit 1
-  (cd "$here/$1" && exec go build -mod=readonly -trimpath -tags "$tags" -ldflags "$ldflags" -o "$unfinished" "$2") &
+  (cd "$here/$1" && exec go build -mod=readonly -trimpath -tags "$tags" -gcflags "$gcflags" -ldflags "$ldflags" -o "$unfinished" "$2") &
   builder=$!
   while kill -0 "$builder" 2>/dev/null; do
     sleep 0.5
@@ -280,7 +282,7 @@ kubernetes() { # NAME...
   component kubernetes "${specs[@]}"
 }
 
-ldflags='-s -w' tags=''
+ldflags='-s -w' tags='' gcflags=''
 if [ "$part" = mesh ]; then
   envoy
   component istio \
@@ -291,6 +293,8 @@ if [ "$part" = mesh ]; then
 fi
 
 if [ "$part" = chart ]; then
+  # These run for a second at a time: without optimization they are built in two thirds of it.
+  gcflags='all=-N -l'
   crds=github.com/prometheus-operator/prometheus-operator//example/prometheus-operator-crd/monitoring.coreos.com
   component prometheus-operator \
     service-monitor-crd.yaml=${crds}_servicemonitors.yaml \
