@@ -132,7 +132,10 @@ fn deployment(version: &str, is_ready: bool) -> Value {
                 "containers": [{
                     "name": "reviews", "image": IMAGE, "imagePullPolicy": "Never", "env": environment,
                     "ports": [{ "name": "http", "containerPort": PORT }],
-                    "readinessProbe": { "httpGet": { "path": "/ready", "port": "http" }, "periodSeconds": 1, "failureThreshold": 1 },
+                    // A Pod that got no processor for a second is not ready, and a verdict that says so is right.
+                    "readinessProbe": {
+                        "httpGet": { "path": "/ready", "port": "http" }, "periodSeconds": 1, "timeoutSeconds": 10, "failureThreshold": 1,
+                    },
                 }],
             }},
         },

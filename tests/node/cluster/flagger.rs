@@ -220,7 +220,7 @@ fn deployment() -> Value {
                     "name": "podinfo", "image": IMAGE, "imagePullPolicy": "Never",
                     "env": [{ "name": "PORT", "value": "9898" }, { "name": "VERSION", "value": "1" }],
                     "ports": [{ "name": "http", "containerPort": 9898 }],
-                    "readinessProbe": { "httpGet": { "path": "/ready", "port": "http" }, "periodSeconds": 1 },
+                    "readinessProbe": { "httpGet": { "path": "/ready", "port": "http" }, "periodSeconds": 1, "timeoutSeconds": 10 },
                 }],
             }},
         },

@@ -161,7 +161,7 @@ pub(super) fn rollout(mode: Mode, plan: &Plan) -> Value {
                 "name": "demo", "image": image(1), "imagePullPolicy": "Never",
                 "env": environment(true),
                 "ports": [{ "name": "http", "containerPort": PORT }],
-                "readinessProbe": { "httpGet": { "path": "/ready", "port": "http" }, "periodSeconds": 1 },
+                "readinessProbe": { "httpGet": { "path": "/ready", "port": "http" }, "periodSeconds": 1, "timeoutSeconds": 10 },
             }],
         }},
         "strategy": { "canary": canary },
