@@ -114,7 +114,14 @@ impl App {
     }
 }
 
+/// An HTTP probe that waits long: where a Pod gets no processor for a second it would count as not ready, or be ended.
+pub(super) fn probe(path: &str, port: &str, period: u32) -> Value {
+    json!({ "httpGet": { "path": path, "port": port }, "periodSeconds": period, "timeoutSeconds": 10 })
+}
+
 fn deployment(version: &str, is_ready: bool) -> Value {
+    let mut readiness = probe("/ready", "http", 1);
+    readiness["failureThreshold"] = 1.into();
     let labels = json!({ "app": "reviews", "version": version });
     let environment = json!([
         { "name": "PORT", "value": PORT.to_string() },
@@ -132,10 +139,7 @@ fn deployment(version: &str, is_ready: bool) -> Value {
                 "containers": [{
                     "name": "reviews", "image": IMAGE, "imagePullPolicy": "Never", "env": environment,
                     "ports": [{ "name": "http", "containerPort": PORT }],
-                    // A Pod that got no processor for a second is not ready, and a verdict that says so is right.
-                    "readinessProbe": {
-                        "httpGet": { "path": "/ready", "port": "http" }, "periodSeconds": 1, "timeoutSeconds": 10, "failureThreshold": 1,
-                    },
+                    "readinessProbe": readiness,
                 }],
             }},
         },

@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::Node;
-use super::app::IMAGE;
+use super::app::{IMAGE, probe};
 use super::audit::Write;
 use crate::harness::process::Process;
 use crate::harness::{Answer, Kubectl, Result, eventually, list, programs, text};
@@ -220,7 +220,7 @@ fn deployment() -> Value {
                     "name": "podinfo", "image": IMAGE, "imagePullPolicy": "Never",
                     "env": [{ "name": "PORT", "value": "9898" }, { "name": "VERSION", "value": "1" }],
                     "ports": [{ "name": "http", "containerPort": 9898 }],
-                    "readinessProbe": { "httpGet": { "path": "/ready", "port": "http" }, "periodSeconds": 1, "timeoutSeconds": 10 },
+                    "readinessProbe": probe("/ready", "http", 1),
                 }],
             }},
         },

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use super::app::probe;
 use super::image::Image;
 use super::{Node, built};
 use crate::harness::registration::{Probe, base64};
@@ -190,8 +191,6 @@ fn binding(kind: &str, namespace: Option<&str>) -> Value {
 }
 
 fn deployment(replicas: u32) -> Value {
-    // On a machine that has too much to do a second is no time, and a gate that is ended for it helps nobody.
-    let probe = |path: &str, seconds: u32| json!({ "httpGet": { "path": path, "port": "status" }, "periodSeconds": seconds, "timeoutSeconds": 10 });
     json!({
         "apiVersion": "apps/v1", "kind": "Deployment", "metadata": { "name": "sluicegate", "labels": labels() },
         "spec": {
@@ -207,8 +206,8 @@ fn deployment(replicas: u32) -> Value {
                     "securityContext": {
                         "allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true, "capabilities": { "drop": ["ALL"] },
                     },
-                    "readinessProbe": probe("/readyz", 1),
-                    "livenessProbe": probe("/healthz", 10),
+                    "readinessProbe": probe("/readyz", "status", 1),
+                    "livenessProbe": probe("/healthz", "status", 10),
                     "volumeMounts": [{ "name": "tls", "mountPath": "/etc/sluicegate/tls", "readOnly": true }],
                 }],
                 "volumes": [{ "name": "tls", "secret": { "secretName": "sluicegate-tls" } }],

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use super::super::app::probe;
 use crate::harness::list;
 
 /// So many versions there are.
@@ -161,7 +162,7 @@ pub(super) fn rollout(mode: Mode, plan: &Plan) -> Value {
                 "name": "demo", "image": image(1), "imagePullPolicy": "Never",
                 "env": environment(true),
                 "ports": [{ "name": "http", "containerPort": PORT }],
-                "readinessProbe": { "httpGet": { "path": "/ready", "port": "http" }, "periodSeconds": 1, "timeoutSeconds": 10 },
+                "readinessProbe": probe("/ready", "http", 1),
             }],
         }},
         "strategy": { "canary": canary },
